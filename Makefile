@@ -1,0 +1,54 @@
+# `make help` lists the targets. VENV=folder names another environment; clones should share one (6 GB).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# The first use sets the environment up; everything runs with its programs first on PATH.
+IN_ENV = bin=$$(VENV="$(VENV)" scripts/environment.sh); export PATH="$$bin:$$PATH" PYTHONPATH="$(CURDIR)/src$${PYTHONPATH:+:$$PYTHONPATH}";
+DATA ?=
+
+.PHONY: help setup repro test test-fast lint format bench ui sync tables verify stale provenance clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## create the environment and install the pinned packages
+	@$(IN_ENV) python --version
+
+repro: ## run the whole pipeline, mirror it in MLflow, print the comparison
+	@$(IN_ENV) dvc repro; python -m isorobust.commands.sync || true; python -m isorobust.commands.show
+
+test: ## the whole test suite
+	@$(IN_ENV) ruff check . && ruff format --check --quiet . && python -m pytest
+
+test-fast: ## the tests that take less than a minute together
+	@$(IN_ENV) python -m pytest -m "not slow"
+
+lint: ## check style
+	@$(IN_ENV) ruff check . && ruff format --check .
+
+format: ## fix style
+	@$(IN_ENV) ruff check --fix . ; ruff format .
+
+bench: ## measure training and attacks against plain loops and the machine's floor
+	@$(IN_ENV) python -m isorobust.commands.bench
+
+ui: ## open MLflow's page on the runs of this checkout
+	@$(IN_ENV) mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+sync: ## write the MLflow runs that are missing, from the metric files
+	@$(IN_ENV) python -m isorobust.commands.sync
+
+tables: ## write the README's result tables from the metrics
+	@$(IN_ENV) python -m isorobust.commands.readme
+
+verify: ## compare regenerated metrics with the committed ones (DATA=name)
+	@$(IN_ENV) python -m isorobust.commands.verify $(DATA)
+
+stale: ## which committed results are older than the code
+	@$(IN_ENV) python -m isorobust.commands.provenance stale
+
+provenance: ## record where the results of the present data set came from
+	@$(IN_ENV) python -m isorobust.commands.provenance write
+
+clean: ## remove finished units, downloads and locks; results and caches stay
+	rm -rf .isorobust

@@ -1,0 +1,1 @@
+"""Adversarial attacks, their evaluation per sample, and checks on the evaluation itself."""

@@ -1,0 +1,226 @@
+"""Attacking an arm: per-sample, per-seed verdicts for every attack, norm and radius."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import isorobust
+from isorobust import artifacts
+from isorobust.attacks import settings
+from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
+from isorobust.attacks.units import Store, Unit
+from isorobust.data.splits import Split
+from isorobust.errors import UserError
+from isorobust.params import eps_key
+from isorobust.runtime import derive_seed, describe
+from isorobust.verdicts import Arrays, points_of, ran_at
+
+# The modules that decide what a unit computes: an edit to one of them makes old units invalid.
+UNIT_CODE = (
+    "attacks/perturb.py",
+    "networks/zoo.py",
+    "objectives/isometry.py",
+)
+
+
+class Victim(NamedTuple):
+    """One seed's network (pixels to logits) and the hash that names it; `term` as in `Problem`."""
+
+    seed: int
+    model: nn.Module
+    hash: str
+    term: dict[str, Any] | None = None
+
+
+class Evaluation(NamedTuple):
+    """arrays: what `results/<data>/attack/<arm>.npz` holds (docs/results.md); excess: per attack, how far it left the ball."""
+
+    arrays: Arrays
+    excess: dict[str, float]
+
+
+class Bench:
+    """The test images on the device, and what all units of one evaluation share."""
+
+    def __init__(self, split: Split, options: settings.AttackSettings, device: torch.device | str = "cpu"):
+        count = options.images or len(split.labels)
+        if count > len(split.labels):
+            raise UserError(f"attack.images: found {count}; allowed: at most {len(split.labels)} (the test images)")
+        self.options, self.device = options, torch.device(device)
+        self.split = split.first(count)
+        self.classes = int(split.labels.max()) + 1
+        self.images = torch.from_numpy(self.split.images).to(self.device).float().div_(255)
+        self.labels = torch.from_numpy(self.split.labels).to(self.device)
+        code = [(Path(isorobust.__file__).parent / name).read_bytes() for name in UNIT_CODE]
+        self.context = {"code": artifacts.digest(*code), "runtime": describe(self.device)}
+
+    def batches(self, count: int | None, size: int | None) -> list[slice]:
+        """Fixed batches in file order over the first `count` images."""
+        count, size = min(count or len(self.labels), len(self.labels)), size or self.options.batch
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+    def problem(self, victim: Victim, name: str, norm: str, eps: float, batch: slice, surrogate: Victim | None = None) -> Problem:
+        return Problem(
+            model=victim.model,
+            images=self.images[batch],
+            labels=self.labels[batch],
+            norm=norm,
+            eps=eps,
+            seed=derive_seed(self.options.seed, victim.seed, name, norm, eps_key(eps), batch.start),
+            classes=self.classes,
+            term=victim.term,
+            surrogate=surrogate and surrogate.model,
+        )
+
+    def key(self, problem: Problem, victim: Victim, name: str, options: Any, surrogate: Victim | None) -> dict[str, Any]:
+        return {
+            **self.context,
+            "attack": name,
+            "options": options.model_dump(exclude={"eps", "images", "seeds", "batch"}),
+            "ball": [problem.norm, eps_key(problem.eps)],
+            "seed": str(problem.seed),
+            "model": victim.hash,
+            "surrogate": surrogate and surrogate.hash,
+            "images": artifacts.digest(problem.images.cpu().numpy().tobytes(), problem.labels.cpu().numpy().tobytes()),
+        }
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+    """Predicted classes `[N]` of images `[N, C, H, W]`, in fixed batches."""
+    return torch.cat([model(part).argmax(1) for part in images.split(batch)])
+
+
+def evaluate(victims: list[Victim], surrogates: list[Victim | None], bench: Bench, store: Store) -> Evaluation:
+    """Run every chosen attack on every seed of an arm, then the derived verdicts `strongest` and `worst-case`.
+
+    `surrogates[i]` is the model on which images for `victims[i]` are made by the attack `transfer`;
+    None leaves that attack out (a baseline with a single seed has no other model).
+    """
+    options = bench.options
+    labels = bench.split.labels
+    predicted = np.stack([predict(v.model, bench.images).cpu().numpy() for v in victims]).astype(np.int16)
+    arrays: Arrays = {
+        "labels": labels,
+        "seeds": np.array([v.seed for v in victims]),
+        "predicted/clean": predicted,
+        "correct/clean": predicted == labels,
+    }
+    excess: dict[str, float] = {}
+    for name, attack in options.attacks.chosen().items():
+        if name == "transfer" and None in surrogates:
+            continue
+        seeds = victims[: attack.seeds]
+        batches = bench.batches(attack.images, attack.batch)
+        points = (attack.eps or options.eps).points()
+        units = [
+            _attack_unit(bench, victim, surrogate if name == "transfer" else None, name, attack, norm, eps, batch)
+            for norm, eps in points
+            for victim, surrogate in zip(seeds, surrogates)
+            for batch in batches
+        ]
+        results = iter(store.run(units, name))
+        for norm, eps in points:
+            rows = [[next(results) for _ in batches] for _ in seeds]
+            guess = np.stack([np.concatenate([unit["predicted"] for unit in row]) for row in rows])
+            still = np.stack([np.concatenate([unit["still"] for unit in row]) for row in rows])
+            where = f"{name}/{norm}/{eps_key(eps)}"
+            arrays[f"predicted/{where}"] = guess
+            arrays[f"correct/{where}"] = guess == labels[: guess.shape[1]]
+            arrays[f"unchanged/{where}"] = still
+            excess[name] = max([excess.get(name, 0.0), *(float(unit["excess"]) for row in rows for unit in row)])
+    _strongest(arrays)
+    if options.worst_case is not None:
+        excess["worst-case"] = _worst_case(arrays, victims, bench, store)
+    arrays |= _examples(victims[0], bench)
+    return Evaluation(arrays, excess)
+
+
+def _attack_unit(bench: Bench, victim, surrogate, name: str, attack, norm: str, eps: float, batch: slice) -> Unit:
+    problem = bench.problem(victim, name, norm, eps, batch, surrogate)
+
+    def compute() -> Arrays:
+        result = perturb(name, problem, attack)
+        guess = predict(victim.model, result.images).cpu().numpy().astype(np.int16)
+        still = (result.images == problem.images).flatten(1).all(dim=1).cpu().numpy()
+        return {"predicted": guess, "still": still, "excess": np.float64(result.excess)}
+
+    return Unit(bench.key(problem, victim, name, attack, surrogate), compute)
+
+
+def _strongest(arrays: Arrays) -> None:
+    """Per sample right under everything that ran on all seeds and images, clean included."""
+    clean = arrays["correct/clean"]
+    for norm, eps in points_of(arrays):
+        whole = [flags for flags in ran_at(arrays, norm, eps).values() if flags.shape == clean.shape]
+        arrays[f"correct/strongest/{norm}/{eps}"] = np.logical_and.reduce([clean, *whole])
+
+
+def _worst_case(arrays: Arrays, victims: list[Victim], bench: Bench, store: Store) -> float:
+    """Adds `correct/worst-case/...` and `fallen/worst-case/...`; returns how far a part had left the ball, at most."""
+    options = bench.options.worst_case
+    parts = worst_case_parts(options, bench.classes)
+    arrays["parts/worst-case"] = np.array(list(parts))
+    batches = bench.batches(options.images, options.batch)
+    count, seeds = batches[-1].stop, victims[: options.seeds]
+    points = options.eps.points()
+    units = []
+    for norm, eps in points:
+        ran = ran_at(arrays, norm, eps_key(eps)).values()
+        standing = arrays["correct/clean"][: len(seeds), :count].copy()
+        for flags in ran:
+            rows, columns = (min(a, b) for a, b in zip(flags.shape, standing.shape))
+            standing[:rows, :columns] &= flags[:rows, :columns]
+        for row, victim in enumerate(seeds):
+            units += [_worst_case_unit(bench, victim, parts, norm, eps, batch, standing[row, batch]) for batch in batches]
+    results = iter(store.run(units, "worst-case"))
+    excess = 0.0
+    for norm, eps in points:
+        rows = [[next(results) for _ in batches] for _ in seeds]
+        fallen = np.stack([np.concatenate([unit["fallen"] for unit in row]) for row in rows])
+        excess = max([excess, *(float(unit["excess"]) for row in rows for unit in row)])
+        arrays[f"correct/worst-case/{norm}/{eps_key(eps)}"] = fallen == 0
+        arrays[f"fallen/worst-case/{norm}/{eps_key(eps)}"] = fallen
+    return excess
+
+
+def _worst_case_unit(bench: Bench, victim: Victim, parts, norm: str, eps: float, batch: slice, standing: np.ndarray) -> Unit:
+    problem = bench.problem(victim, "worst-case", norm, eps, batch)
+
+    def compute() -> Arrays:
+        result = compose(problem, parts, torch.from_numpy(standing.copy()).to(bench.device))
+        return {"fallen": result.fallen.cpu().numpy().astype(np.int8), "excess": np.float64(result.excess)}
+
+    key = bench.key(problem, victim, "worst-case", bench.options.worst_case, None)
+    key["options"] = {name: part.model_dump(exclude={"eps", "images", "seeds", "batch"}) for name, part in parts.items()}
+    return Unit({**key, "standing": artifacts.digest(np.packbits(standing).tobytes())}, compute)
+
+
+def _examples(victim: Victim, bench: Bench) -> Arrays:
+    """The first test images and their PGD images at the radius of interest, for the figures: uint8 `[n, C, H, W]`."""
+    options = bench.options
+    count = min(options.examples, len(bench.labels))
+    attack = options.attacks.pgd
+    if not count or attack is None:
+        return {}
+    norm, eps = radius_of_interest(options)
+    problem = bench.problem(victim, "examples", norm, eps, slice(0, count))
+    adversarial = perturb("pgd", problem, attack).images
+    return {
+        "examples/clean": bench.split.images[:count],
+        "examples/adversarial": (adversarial * 255).round().cpu().numpy().astype(np.uint8),
+        "examples/predicted": predict(victim.model, adversarial).cpu().numpy().astype(np.int16),
+        "examples/ball": np.array([norm, eps_key(eps)]),
+    }
+
+
+def radius_of_interest(options: settings.AttackSettings) -> tuple[str, float]:
+    """The largest radius of the worst case's first norm, or the middle of the grid."""
+    points = (options.worst_case.eps if options.worst_case else options.eps).points()
+    first = [point for point in points if point[0] == points[0][0]]
+    return first[-1] if options.worst_case else first[len(first) // 2]

@@ -1,0 +1,62 @@
+"""Resumable pieces of work: one atomic file each, named by its content, so that a killed run goes on where it was."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from isorobust import artifacts
+from isorobust.errors import UserError
+from isorobust.progress import progress
+from isorobust.verdicts import Arrays
+
+
+class Unit(NamedTuple):
+    """`key` holds everything the result depends on; `compute` makes the result."""
+
+    key: dict[str, Any]
+    compute: Callable[[], Arrays]
+
+
+def in_order(units: Iterable[Unit]) -> Iterator[Arrays]:
+    """The executor used for now: one after another in this process. An engine such as Ray can take its place."""
+    return (unit.compute() for unit in units)
+
+
+class Store:
+    """Results of units in a folder; a damaged file counts as missing."""
+
+    def __init__(self, folder: Path | str, execute: Callable[[Iterable[Unit]], Iterator[Arrays]] = in_order):
+        self.folder, self.execute = Path(folder), execute
+
+    def path(self, unit: Unit) -> Path:
+        name = artifacts.digest(artifacts.canonical(unit.key))
+        return self.folder / name[:2] / f"{name}.npz"
+
+    def run(self, units: list[Unit], label: str) -> list[Arrays]:
+        """Results in the order of `units`; only those not on file are computed."""
+        results = [self._read(unit) for unit in units]
+        missing = [i for i, result in enumerate(results) if result is None]
+        # Attack objects are reference cycles that hold images. With thousands of units alive Python's
+        # collector looks at old objects too rarely and gigabytes gather; units set aside, it does not.
+        gc.freeze()
+        gc.collect()
+        with progress(len(units), label, "unit") as bar:
+            bar.update(len(units) - len(missing))
+            for i, arrays in zip(missing, self.execute([units[i] for i in missing]), strict=True):
+                artifacts.write_npz(self.path(units[i]), arrays)
+                results[i] = arrays
+                bar.update()
+        gc.unfreeze()
+        return results
+
+    def _read(self, unit: Unit) -> Arrays | None:
+        path = self.path(unit)
+        if not path.exists():
+            return None
+        try:
+            return artifacts.read_npz(path)
+        except UserError:
+            return None

@@ -1,0 +1,1 @@
+"""What `make` calls besides the stages; each module is one command."""

@@ -1,0 +1,206 @@
+"""Speed and memory on the machine at hand, in one run: `python -m isorobust.commands.bench [--images N]`.
+
+Training against a plain loop (one float64 model, a DataLoader over a map-style data set, batch
+distances by cdist), PGD against calling torchattacks, the worst case per image, peak memory, and
+the rate of matrix products, of which every figure's share is given. Images are random: speed does
+not depend on what they show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchattacks
+from torch.utils.data import DataLoader, Dataset
+
+from isorobust.attacks.evaluate import Bench, Victim, predict
+from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
+from isorobust.attacks.settings import PGD, AttackSettings, WorstCase
+from isorobust.commands import cli
+from isorobust.compare.tables import markdown
+from isorobust.data.splits import Split
+from isorobust.networks.settings import TanhMLP
+from isorobust.networks.zoo import Network, build
+from isorobust.objectives.settings import Isometric
+from isorobust.params import Grid, Params
+from isorobust.runtime import describe, prepare
+from isorobust.training.fit import fit
+from isorobust.training.settings import TrainingSettings
+
+SHAPE, CLASSES, BATCH = (1, 28, 28), 10, 100
+NETWORK = TanhMLP(name="tanh-mlp", width=100, hidden_layers=5)
+ARM = Isometric(objective="isometric", beta=0.1)
+MLP_PRODUCTS = 784 * 100 + 4 * 100 * 100 + 100 * 10  # multiply-adds of one forward pass
+
+
+class Indexed(Dataset):
+    """What a plain loop reads: image, label, index."""
+
+    def __init__(self, split: Split):
+        self.images = torch.from_numpy(split.images).double() / 255
+        self.labels = torch.from_numpy(split.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int):
+        return self.images[index], self.labels[index], index
+
+
+def plain_loop(split: Split) -> None:
+    """One epoch of the isometric arm as a straightforward script writes it."""
+    torch.manual_seed(0)
+    network = build(NETWORK, SHAPE, CLASSES, seed=0).double()
+    adam = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for images, labels, _ in DataLoader(Indexed(split), batch_size=BATCH, shuffle=True):
+        logits, representations = network.outputs(images)
+        same = (labels[:, None] == labels[None, :]).double()
+        flat = images.flatten(1)
+        term = (ARM.scale * same * torch.cdist(representations, representations) - same * torch.cdist(flat, flat)).square().mean()
+        loss = F.cross_entropy(logits, labels) + ARM.beta * term
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+
+
+def our_epoch(split: Split, val: Split, seeds: int) -> None:
+    options = TrainingSettings(epochs=1, batch_size=BATCH, learning_rate=1e-3)
+    fit([build(NETWORK, SHAPE, CLASSES, seed=s) for s in range(seeds)], list(range(seeds)), split, val, ARM, options)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def product_rate() -> float:
+    """Multiply-adds per second of a large float32 matrix product: the floor that every figure is held against."""
+    a, b = torch.rand(2048, 2048), torch.rand(2048, 2048)
+    a @ b
+    return 2048**3 / min(seconds(lambda: a @ b) for _ in range(5))
+
+
+def random_split(count: int, seed: int) -> Split:
+    random = np.random.default_rng(seed)
+    images = (random.integers(0, 256, (count, *SHAPE)) * (random.random((count, *SHAPE)) < 0.2)).astype(np.uint8)
+    return Split(images, random.integers(0, CLASSES, count))
+
+
+def training_rows(count: int, rate: float) -> list[list[str]]:
+    split, val = random_split(count, 0), random_split(100, 1)
+    scale = 60000 / count
+    our_epoch(random_split(500, 2), val, 1)  # warm up
+    plain = seconds(lambda: plain_loop(split)) * scale
+    rows = [
+        [
+            "training, plain loop, 1 seed",
+            f"{plain:.2f} s per 60,000 images and seed",
+            "1.0",
+            share(3 * MLP_PRODUCTS * 60000, plain, rate),
+        ]
+    ]
+    for seeds in (1, 5, 20):
+        own = seconds(lambda seeds=seeds: our_epoch(split, val, seeds)) * scale / seeds
+        what = f"training, isorobust, {seeds} seed{'s' * (seeds > 1)}"
+        rows.append(
+            [what, f"{own:.2f} s per 60,000 images and seed", f"{plain / own:.1f}", share(3 * MLP_PRODUCTS * 60000, own, rate)]
+        )
+    return rows
+
+
+def attack_rows(count: int, rate: float, network: Network) -> list[list[str]]:
+    split, options = random_split(count, 3), PGD(steps=40)
+    images, labels = torch.from_numpy(split.images).float() / 255, predict_labels(network, split)
+    parts = [(images[i : i + 1000], labels[i : i + 1000]) for i in range(0, count, 1000)]
+
+    def ours() -> None:
+        for x, y in parts:
+            predict(network, perturb("pgd", Problem(network, x, y, "linf", 0.1, 0, CLASSES), options).images)
+
+    attack = torchattacks.PGD(network, eps=0.1, alpha=0.1 * options.step_size / options.steps, steps=options.steps)
+
+    def theirs() -> None:
+        for x, y in parts:
+            predict(network, attack(x, y))
+
+    ours(), theirs()  # warm up
+    # In turn, three times, because a shared machine's speed drifts.
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(3)]
+    own, other = (float(np.median(column)) * 10000 / count for column in zip(*pairs))
+    work = 2 * 40 * MLP_PRODUCTS * 10000
+    return [
+        ["PGD-40, torchattacks, batch 1,000", f"{other:.2f} s per 10,000 images", "1.0", share(work, other, rate)],
+        ["PGD-40, isorobust, batch 1,000", f"{own:.2f} s per 10,000 images", f"{other / own:.2f}", share(work, own, rate)],
+    ]
+
+
+def predict_labels(network: Network, split: Split) -> torch.Tensor:
+    """The network's own predictions, so that every image has to be attacked."""
+    return predict(network, torch.from_numpy(split.images).float() / 255)
+
+
+def worst_case_rows(count: int, network: Network, parts_of: WorstCase) -> list[list[str]]:
+    split = random_split(count, 4)
+    labels = predict_labels(network, split)
+    images = torch.from_numpy(split.images).float() / 255
+    rows = []
+    for eps in (0.0464, 0.1):
+        problem = Problem(network, images, labels, "linf", eps, 0, CLASSES)
+        standing = torch.ones(count, dtype=torch.bool)
+        took = seconds(lambda problem=problem, standing=standing: compose(problem, worst_case_parts(parts_of, CLASSES), standing))
+        rows.append([f"worst case, L-infinity {eps}, batch {count}", f"{1000 * took / count:.0f} ms per image", "", ""])
+    return rows
+
+
+def memory_row() -> list[str]:
+    """A full MNIST-sized training and attack set-up in this process, highest resident size so far."""
+    split = random_split(60000, 5)
+    fit(
+        [build(NETWORK, SHAPE, CLASSES, seed=s) for s in range(20)],
+        list(range(20)),
+        split.first(6000),
+        random_split(5000, 6),
+        ARM,
+        TrainingSettings(epochs=1, batch_size=BATCH, learning_rate=1e-3),
+    )
+    options = AttackSettings.model_validate({"batch": 1000, "eps": Grid(linf=[0.1]), "attacks": {"pgd": PGD(steps=1)}})
+    bench = Bench(random_split(10000, 7), options)
+    victim = Victim(0, build(NETWORK, SHAPE, CLASSES, seed=0), "x")
+    perturb("pgd", bench.problem(victim, "pgd", "linf", 0.1, slice(0, 1000)), PGD(steps=1))
+    del split
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return ["peak memory, full MNIST, 20 seeds", f"{peak:.0f} MB", "", ""]
+
+
+def share(products: float, took: float, rate: float) -> str:
+    return f"{100 * products / took / rate:.0f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=12000, help="images per timed training epoch (default %(default)s)")
+    parser.add_argument("--worst-case-images", type=int, default=50)
+    arguments = parser.parse_args()
+    params = Params.read()
+    device = prepare("cpu", params.block(int, "threads"))
+    rate = product_rate()
+    print(", ".join(f"{k} {v}" for k, v in describe(device).items()))
+    rows = [["matrix products, float32", f"{2 * rate / 1e9:.0f} GFLOP/s", "", "100 %"], memory_row()]
+    network = build(NETWORK, SHAPE, CLASSES, seed=0).eval()
+    rows += training_rows(arguments.images, rate)
+    rows += attack_rows(10000, rate, network)
+    recipe = AttackSettings.model_validate(Params.read(Path("params.yaml")).get("recipes", "mnist-5k", "attack"))
+    rows += worst_case_rows(arguments.worst_case_images, network, recipe.worst_case)
+    print(markdown(["what", "figure", "times faster", "share of the floor"], rows))
+
+
+if __name__ == "__main__":
+    cli.run(main)

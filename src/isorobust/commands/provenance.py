@@ -1,0 +1,100 @@
+"""Where committed results came from, and whether code or recipe have changed since.
+
+`python -m isorobust.commands.provenance write` records, for the data set that params.yaml names,
+commit, recipe, hashes of the code, versions, threads and device; `... stale` tells which results
+are out of date. The data set in dvc.lock needs no record: `dvc status` knows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from isorobust import artifacts
+from isorobust.commands import cli
+from isorobust.errors import UserError
+from isorobust.params import Params
+
+FILE = "provenance.json"
+
+
+def code_hashes(pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
+    """File -> hash of every code file that a stage of dvc.yaml depends on."""
+    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"].values()
+    deps = {dep for stage in stages for dep in stage.get("do", stage)["deps"]}
+    files = sorted(dep for dep in deps if dep.startswith(("src/", "stages/", "requirements")))
+    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files}
+
+
+def recipe(params: Params, data: str) -> dict[str, Any]:
+    """All of params.yaml that a data set's results depend on."""
+    return {"source": params.get("data", "sets", data), "recipe": params.get("recipes", data), "threads": params.get("threads")}
+
+
+def locked_data() -> str | None:
+    """The data set whose outputs dvc.lock describes."""
+    lock = Path("dvc.lock")
+    if not lock.exists():
+        return None
+    stages = yaml.safe_load(lock.read_text(encoding="utf-8")).get("stages", {})
+    return stages.get("compare", {}).get("params", {}).get("params.yaml", {}).get("data.name")
+
+
+def write() -> None:
+    from isorobust.runtime import describe, prepare
+
+    params = Params.read()
+    data = params.get("data", "name")
+    if not (cli.METRICS / data / "compare.json").exists():
+        raise UserError(f"{cli.METRICS / data}: no results; run `dvc exp run -S data.name={data}` first")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "stages", "requirements*.txt")
+    if changed:
+        raise UserError(f"the code differs from the commit; commit it first, so that the record names it:\n{changed}")
+    runtime = describe(prepare(params.get("device"), params.block(int, "threads")))
+    record = {"commit": _git("rev-parse", "HEAD"), **recipe(params, data), "code": code_hashes(), "runtime": runtime}
+    artifacts.write_json(cli.METRICS / data / FILE, record)
+    print(f"{cli.METRICS / data / FILE}: written, commit {record['commit'][:12]}")
+
+
+def reasons(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What differs between a record and the present checkout."""
+    told = [f"{file} changed" for file in record["code"] if now["code"].get(file) != record["code"][file]]
+    told += [f"{file} is new" for file in now["code"] if file not in record["code"]]
+    return told + [f"params.yaml: {key} changed" for key in ("source", "recipe", "threads") if record[key] != now[key]]
+
+
+def stale() -> int:
+    params, locked, count = Params.read(), locked_data(), 0
+    for data in cli.data_sets():
+        path = cli.METRICS / data / FILE
+        if data == locked:
+            print(f"{data}: described by dvc.lock; `dvc status` tells")
+            continue
+        if not path.exists():
+            told, commit = ["no provenance.json"], "unknown"
+        else:
+            record = artifacts.read_json(path)
+            known = data in params.tree["recipes"]
+            now = {"code": code_hashes(), **recipe(params, data)} if known else None
+            told, commit = reasons(record, now) if now else ["its recipe is gone"], record["commit"][:12]
+        count += bool(told)
+        print(f"{data}: {'STALE' if told else 'current'} (commit {commit})" + "".join(f"\n  {line}" for line in told))
+    return 1 if count else 0
+
+
+def _git(*words: str) -> str:
+    answer = subprocess.run(["git", *words], capture_output=True, text=True)
+    if answer.returncode:
+        raise UserError(f"git {' '.join(words)}: {answer.stderr.strip()}")
+    return answer.stdout.strip()
+
+
+if __name__ == "__main__":
+    actions = {"write": write, "stale": stale}
+    word = sys.argv[1] if len(sys.argv) == 2 else ""
+    cli.run(actions[word] if word in actions else lambda: sys.exit("usage: provenance write | stale"))

@@ -1,0 +1,41 @@
+"""Write the MLflow runs that are missing: `python -m isorobust.commands.sync`.
+
+DVC's run cache restores outputs without running a stage, and a lost database loses runs; both are
+healed from the metric files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from isorobust import artifacts, tracking
+from isorobust.commands import cli
+
+
+def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tracking.Record]:
+    """One record per published result: every arm's training and attack, and the comparison."""
+    found = []
+    for data in cli.data_sets():
+        folder = metrics / data
+        for stage in ("train", "attack"):
+            for path in sorted((folder / stage).glob("*.json")):
+                if not artifacts.read_json(path).get("skipped"):
+                    curves = results / data / stage / f"{path.stem}.csv"
+                    found.append(tracking.Record(stage, path.stem, data, path, curves if curves.exists() else None))
+        extra = tuple(path for path in (folder / "compare.json", folder / "report.md") if path.exists())
+        found.append(tracking.Record("compare", None, data, folder / "summary.json", extra=extra))
+    return found
+
+
+def main() -> int:
+    try:
+        written, there = tracking.sync(records())
+    except Exception as error:  # whatever MLflow raises: say it in one line, and let the caller see the status
+        print(f"sync: MLflow at {tracking.uri()} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
+        return 1
+    print(f"sync: {written} runs written, {there} were there ({tracking.uri()})")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,60 @@
+"""Regenerated numbers against the committed ones: `python -m isorobust.commands.verify [DATA]`.
+
+On another CPU the last bits of weights differ, so numbers are not equal there; each must lie inside
+its committed 95 % interval. Exit status 0 only if all do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from isorobust import artifacts
+from isorobust.commands import cli
+from isorobust.errors import UserError
+from isorobust.params import Params
+
+
+def estimates(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, float]]]:
+    """(path, {value, lo, hi}) of every estimate in a tree."""
+    if isinstance(node, dict):
+        if {"value", "lo", "hi"} <= node.keys():
+            yield path, node
+        else:
+            for key, child in node.items():
+                yield from estimates(child, f"{path}.{key}" if path else key)
+
+
+def compare(committed: Any, regenerated: Any) -> list[tuple[str, dict[str, float], float | None, bool]]:
+    """Per committed estimate: (path, estimate, new value, inside); a number that is gone is outside."""
+    new = dict(estimates(regenerated))
+    rows = []
+    for path, old in estimates(committed):
+        value = new[path]["value"] if path in new else None
+        # The rounding of the files, 9 digits, is no difference.
+        rows.append((path, old, value, value is not None and old["lo"] - 1e-9 <= value <= old["hi"] + 1e-9))
+    return rows
+
+
+def main(argv: list[str]) -> int:
+    data = argv[0] if argv else Params.read().get("data", "name")
+    file = cli.METRICS / data / "compare.json"
+    shown = subprocess.run(["git", "show", f"HEAD:{file}"], capture_output=True, text=True)
+    if shown.returncode:
+        raise UserError(f"{file}: not committed, so there is nothing to compare with ({shown.stderr.strip()})")
+    rows = compare(json.loads(shown.stdout), artifacts.read_json(file))
+    if not rows:
+        raise UserError(f"{file}: the committed file holds no estimates")
+    for path, old, value, inside in rows:
+        told = "gone" if value is None else f"{value:.4f}"
+        print(f"{'ok     ' if inside else 'OUTSIDE'} {told:>8} in [{old['lo']:.4f}, {old['hi']:.4f}]  {path}")
+    outside = sum(not inside for *_, inside in rows)
+    print(f"{data}: {len(rows) - outside} of {len(rows)} numbers lie in their committed interval")
+    return 1 if outside else 0
+
+
+if __name__ == "__main__":
+    cli.run(lambda: main(sys.argv[1:]))

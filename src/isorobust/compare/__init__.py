@@ -1,0 +1,1 @@
+"""Arms side by side: intervals, paired differences, verdicts, tables and figures."""

@@ -1,0 +1,124 @@
+"""From per-sample verdicts to rates, paired differences and verdicts on claims."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from isorobust.compare.results import ArmResults
+from isorobust.compare.settings import CompareSettings
+from isorobust.errors import UserError
+from isorobust.params import eps_key
+from isorobust.statistics import LEVEL, difference, rate
+from isorobust.verdicts import points_of, ran_at
+
+SUMMARY_LIMIT = 20
+HOLDS, REFUTED, UNDECIDED = "holds", "does not hold", "undecided"
+
+
+def compare(results: list[ArmResults], settings: CompareSettings, data: str) -> dict[str, Any]:
+    """The tree of compare.json: arms, differences against the reference, checks, the primary endpoint."""
+    by_arm = {result.arm: result for result in results}
+    for arm in (settings.reference, settings.primary.arm):
+        if arm not in by_arm:
+            raise UserError(f"params.yaml: recipes.{data}.compare: {arm!r} was not trained; allowed: {', '.join(by_arm)}")
+    reference = by_arm[settings.reference]
+    others = [result for result in results if result.arm != settings.reference]
+    tree: dict[str, Any] = {
+        "data": data,
+        "level": LEVEL,
+        "arms": {result.arm: _arm(result) for result in results},
+        "differences": {f"{result.arm}-vs-{reference.arm}": _differences(result, reference) for result in others},
+        "checks": {result.arm: result.attacked["checks"] for result in results},
+    }
+    tree["primary"] = _primary(tree, settings)
+    return tree
+
+
+def _arm(result: ArmResults) -> dict[str, Any]:
+    robust: dict[str, Any] = {}
+    felled: dict[str, Any] = {}
+    for norm, eps in points_of(result.arrays):
+        rates = {name: rate(flags).as_dict() for name, flags in ran_at(result.arrays, norm, eps).items()}
+        robust.setdefault(norm, {})[eps] = rates
+        fallen = result.arrays.get(f"fallen/worst-case/{norm}/{eps}")
+        if fallen is not None:
+            parts = result.arrays["parts/worst-case"].tolist()
+            shares = {part: float((fallen == k).mean()) for k, part in enumerate(parts, start=1)}
+            felled.setdefault(norm, {})[eps] = {"before": float((fallen == -1).mean()), **shares}
+    return {
+        "seeds": len(result.seeds),
+        "clean": rate(result.arrays["correct/clean"]).as_dict(),
+        "robust": robust,
+        "felled-by": felled,
+    }
+
+
+def _differences(result: ArmResults, reference: ArmResults) -> dict[str, Any]:
+    """Paired by seed and sample, over the seeds that both arms have."""
+    tree: dict[str, Any] = {
+        "clean": _paired(result, reference, result.arrays["correct/clean"], reference.arrays["correct/clean"])
+    }
+    for norm, eps in points_of(result.arrays):
+        there = ran_at(reference.arrays, norm, eps)
+        for attack, flags in ran_at(result.arrays, norm, eps).items():
+            if attack in there:
+                tree.setdefault(norm, {}).setdefault(eps, {})[attack] = _paired(result, reference, flags, there[attack])
+    return tree
+
+
+def _paired(result: ArmResults, reference: ArmResults, flags: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    mine, theirs = result.seeds[: len(flags)], reference.seeds[: len(other)]
+    common = [seed for seed in mine if seed in theirs]
+    if not common or flags.shape[1] != other.shape[1]:
+        raise UserError(f"{result.arm} and {reference.arm} share no seeds or differ in test images; run `dvc repro` for both")
+    return difference(flags[[mine.index(s) for s in common]], other[[theirs.index(s) for s in common]]).as_dict()
+
+
+def verdict(interval: dict[str, float]) -> str:
+    """On the claim that the difference is positive: its interval lies above 0, below 0, or holds 0."""
+    if interval["lo"] > 0:
+        return HOLDS
+    return REFUTED if interval["hi"] < 0 else UNDECIDED
+
+
+def _primary(tree: dict[str, Any], settings: CompareSettings) -> dict[str, Any]:
+    primary = settings.primary
+    differences = tree["differences"][f"{primary.arm}-vs-{settings.reference}"].get(primary.norm, {})
+    points = {}
+    for eps in map(eps_key, primary.eps):
+        if primary.attack not in differences.get(eps, {}):
+            raise UserError(
+                f"params.yaml: recipes.{tree['data']}.compare.primary: {primary.attack} did not run at {primary.norm} {eps}"
+            )
+        interval = differences[eps][primary.attack]
+        points[eps] = {**interval, "verdict": verdict(interval)}
+    return {
+        "arm": primary.arm,
+        "reference": settings.reference,
+        "attack": primary.attack,
+        "norm": primary.norm,
+        "eps": points,
+        "failed-checks": {arm: [n for n, c in checks.items() if not c["passed"]] for arm, checks in tree["checks"].items()},
+    }
+
+
+def summary(tree: dict[str, Any]) -> dict[str, Any]:
+    """The headline: the primary difference, failed checks, then arms in order, at most 20 numbers."""
+    primary = tree["primary"]
+    shown: dict[str, Any] = {
+        "primary": {eps: {k: point[k] for k in ("value", "lo", "hi")} for eps, point in primary["eps"].items()},
+        "failed_checks": sum(map(len, primary["failed-checks"].values())),
+    }
+    left = SUMMARY_LIMIT - 3 * len(primary["eps"]) - 1
+    names = sorted(tree["arms"], key=lambda arm: arm not in (primary["arm"], primary["reference"]))
+    for arm in names:
+        robust = tree["arms"][arm]["robust"].get(primary["norm"], {})
+        row = {"clean": tree["arms"][arm]["clean"]["value"]}
+        row |= {f"{primary['attack']}_{eps}": robust[eps][primary["attack"]]["value"] for eps in primary["eps"]}
+        if len(row) > left:
+            break
+        left -= len(row)
+        shown[arm] = row
+    return shown

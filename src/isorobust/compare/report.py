@@ -1,0 +1,43 @@
+"""The Markdown report of one data set."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isorobust.compare import tables
+
+
+def primary_sentences(tree: dict[str, Any]) -> list[str]:
+    """One sentence per radius of the primary endpoint: the difference, its interval, the verdict."""
+    primary = tree["primary"]
+    norm, attack = tables.NORM_TITLES[primary["norm"]], tables.ATTACK_TITLES.get(primary["attack"], primary["attack"])
+    lines = []
+    for eps, point in primary["eps"].items():
+        claim = f"{primary['arm']} is more robust than {primary['reference']} at {norm} {eps} under the {attack}"
+        lines.append(f"- {claim}: **{point['verdict']}** ({tables.points(point)} points, n = {point['n']}).")
+    return lines
+
+
+def report(tree: dict[str, Any], figures: list[str]) -> str:
+    """`figures`: paths of images relative to the report."""
+    failed = {arm: names for arm, names in tree["primary"]["failed-checks"].items() if names}
+    told = "; ".join(f"{arm}: {', '.join(names)}" for arm, names in failed.items()) or "none"
+    parts = [
+        f"# Results on {tree['data']}",
+        "Written by the stage `compare`; every number stands in `compare.json`.",
+        "## Primary endpoint",
+        "\n".join(primary_sentences(tree)),
+        f"Checks that failed: {told}.",
+        "## Accuracy",
+        tables.accuracy_table(tree),
+        tables.counts_line(tree),
+        "## Claims",
+        tables.verdict_table(tree),
+        "A claim holds when the 95 % interval of its paired difference lies above 0, does not hold when it lies below, "
+        "and is undecided otherwise. Intervals are not corrected for the number of rows; the primary endpoint was named before.",
+        "## Checks of the evaluation on itself",
+        tables.checks_table(tree),
+        "## Figures",
+        "\n\n".join(f"![{path}]({path})" for path in figures),
+    ]
+    return "\n\n".join(parts) + "\n"

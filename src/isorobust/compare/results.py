@@ -1,0 +1,46 @@
+"""Reading what the stages train and attack wrote: one ArmResults per arm in use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from isorobust import artifacts
+from isorobust.errors import UserError
+
+
+class ArmResults(NamedTuple):
+    """trained and attacked: the stages' JSON; curves: rows by epoch; arrays: per-sample verdicts (docs/results.md)."""
+
+    arm: str
+    trained: dict[str, Any]
+    attacked: dict[str, Any]
+    curves: list[dict[str, str]]
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.arrays["seeds"].tolist()
+
+    def flags(self, attack: str, norm: str, eps: str) -> np.ndarray | None:
+        """Correctness `[S, n]` under an attack, None where it did not run."""
+        return self.arrays.get(f"correct/{attack}/{norm}/{eps}")
+
+
+def read(results: Path, arms: list[str]) -> list[ArmResults]:
+    """The arms that the recipe uses, in the order given. Errors: UserError for a missing or damaged file."""
+    used = []
+    for arm in arms:
+        trained = artifacts.read_json(results / "train" / f"{arm}.json")
+        attacked = artifacts.read_json(results / "attack" / f"{arm}.json")
+        if attacked.get("skipped") or trained.get("skipped"):
+            continue
+        arrays = artifacts.read_npz(results / "attack" / f"{arm}.npz")
+        if "correct/clean" not in arrays:
+            raise UserError(f"{results / 'attack' / f'{arm}.npz'}: holds no verdicts; delete it and run `dvc repro`")
+        used.append(ArmResults(arm, trained, attacked, artifacts.read_csv(results / "train" / f"{arm}.csv"), arrays))
+    if not used:
+        raise UserError(f"{results}: every arm is skipped; allowed: at least one arm in use")
+    return used

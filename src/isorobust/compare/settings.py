@@ -1,0 +1,28 @@
+"""The block `compare` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from isorobust.params import Distinct, Settings, radius
+
+
+class Primary(Settings):
+    """The primary endpoint, named before looking: a paired difference of robust accuracy against the reference."""
+
+    arm: str
+    attack: str
+    norm: Literal["linf", "l2"]
+    eps: Annotated[list[float], Distinct]
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _radii(cls, eps, info):
+        return [radius(info.data.get("norm", "linf"), value) for value in eps] if isinstance(eps, list) else eps
+
+
+class CompareSettings(Settings):
+    reference: Annotated[str, Field(min_length=1)]
+    primary: Primary

@@ -1,0 +1,1 @@
+"""Networks from pixels to logits, their stacks over seeds, and their files."""

@@ -1,0 +1,96 @@
+"""One file per arm: the weights of all its seeds and the spec that rebuilds them. Safetensors, no pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as dump_tensors
+
+from isorobust import artifacts
+from isorobust.errors import UserError, found
+from isorobust.networks.settings import NetworkSettings
+from isorobust.networks.zoo import Network, build
+from isorobust.params import check
+
+
+class Checkpoint:
+    """spec (`network`, `shape` [C, H, W], `classes`, `seeds`, `objective`, `isometric`, `arm`, `data`) and tensors `[S, ...]`.
+
+    An arm that a recipe does not use has a spec with `skipped: true` and no tensors.
+    """
+
+    def __init__(self, spec: dict[str, Any], tensors: dict[str, torch.Tensor], path: str = "checkpoint"):
+        self.spec, self.tensors, self.path = spec, tensors, path
+
+    @property
+    def skipped(self) -> bool:
+        return bool(self.spec.get("skipped"))
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.spec["seeds"]
+
+    def save(self, path: Path | str) -> None:
+        # One metadata key: safetensors writes several in no fixed order.
+        artifacts.write_bytes(path, dump_tensors(self.tensors, {"spec": artifacts.canonical(self.spec)}))
+
+    @classmethod
+    def read(cls, path: Path | str) -> Checkpoint:
+        """Errors: UserError when the file is missing, truncated, or no checkpoint of this project."""
+        try:
+            content = Path(path).read_bytes()
+            tensors = load_tensors(content)
+            header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+            spec = json.loads(header["__metadata__"]["spec"])
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
+        except (SafetensorError, ValueError, KeyError, OSError) as error:
+            raise UserError(f"{path}: damaged or foreign checkpoint ({error}); delete it and run `dvc repro`") from None
+        return cls(spec, tensors, str(path))
+
+    def network(self, seed: int, device: torch.device | str = "cpu") -> Network:
+        """The network of one seed (the seed's value), in eval mode.
+
+        Errors: UserError for a seed that is not in the file and for tensors that do not fit the architecture.
+        """
+        if self.skipped:
+            raise UserError(f"{self.path}: holds no network: its recipe does not use this arm")
+        if seed not in self.seeds:
+            raise found(f"{self.path}: seed", seed, ", ".join(map(str, self.seeds)))
+        options = check(NetworkSettings, self.spec["network"], f"{self.path}: network")
+        network = build(options, tuple(self.spec["shape"]), self.spec["classes"], seed=0)
+        index = self.seeds.index(seed)
+        expected = {name: list(t.shape) for name, t in network.state_dict().items()}
+        seen = {name: list(t.shape[1:]) for name, t in self.tensors.items()}
+        if seen != expected:
+            odd = sorted(name for name in {*seen, *expected} if seen.get(name) != expected.get(name))
+            raise UserError(
+                f"{self.path}: checkpoint of another architecture: {odd[0]} is {seen.get(odd[0])}, "
+                f"{options.name} needs {expected.get(odd[0])}"
+            )
+        network.load_state_dict({name: t[index] for name, t in self.tensors.items()})
+        return network.to(device).eval()
+
+    def model_hash(self, seed: int) -> str:
+        """Content of one seed's network: its weights and all of the spec that shapes what it computes."""
+        index = self.seeds.index(seed)
+        parts = [artifacts.canonical({key: self.spec[key] for key in ("network", "shape", "classes", "isometric")})]
+        for name in sorted(self.tensors):
+            parts += [name, np.ascontiguousarray(self.tensors[name][index].numpy()).tobytes()]
+        return artifacts.digest(*parts)
+
+
+def load_model(path: Path | str, seed: int = 0, device: torch.device | str = "cpu") -> Network:
+    """The trained network of one seed, in eval mode: pixels `[N, C, H, W]` in [0, 1] to logits `[N, K]`.
+
+    `seed` is the seed's value as written in params.yaml, not its position. Usable with any attack
+    library; `features(x)` gives representations `[N, D]`. Errors: UserError for a missing, truncated
+    or foreign file, an unknown seed, or weights of another architecture.
+    """
+    return Checkpoint.read(path).network(seed, device)

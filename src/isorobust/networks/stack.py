@@ -1,0 +1,79 @@
+"""Networks of several seeds as one: parameters `[S, ...]`, batches `[S, N, ...]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+from isorobust.networks.zoo import Network, TanhMLP
+
+
+class Stack:
+    """S networks of one architecture, trained and evaluated together.
+
+    The MLP runs as batched products, bit for bit the same per seed whatever S is. Other networks
+    run through `vmap` when S > 1; their per-seed numbers agree to rounding.
+    """
+
+    def __init__(self, networks: Sequence[Network]):
+        self.template = networks[0]
+        self.size = len(networks)
+        self.weights, self.buffers = stack_module_state(list(networks))
+        self.weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+
+    def train(self, mode: bool = True) -> Stack:
+        self.template.train(mode)
+        return self
+
+    def eval(self) -> Stack:
+        return self.train(False)
+
+    def to(self, device: torch.device | str) -> Stack:
+        self.template.to(device)
+        self.weights = {name: w.detach().to(device).requires_grad_() for name, w in self.weights.items()}
+        self.buffers = {name: b.to(device) for name, b in self.buffers.items()}
+        return self
+
+    def parameters(self) -> list[Tensor]:
+        return list(self.weights.values())
+
+    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits `[S, N, K]`, representations `[S, N, D]`) of pixels `[S, N, C, H, W]`."""
+        if isinstance(self.template, TanhMLP):
+            return self.template.batched_outputs(self.weights, x)
+        if self.size == 1:
+            state = {name: t[0] for name, t in {**self.weights, **self.buffers}.items()}
+            logits, representations = functional_call(_Outputs(self.template), _prefixed(state), (x[0],))
+            return logits.unsqueeze(0), representations.unsqueeze(0)
+
+        def one(weights, buffers, inputs):
+            return functional_call(_Outputs(self.template), _prefixed({**weights, **buffers}), (inputs,))
+
+        return torch.vmap(one, randomness="different")(self.weights, self.buffers, x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.outputs(x)[0]
+
+    def state(self) -> dict[str, Tensor]:
+        """Persistent tensors `[S, ...]` on the CPU, detached."""
+        names = self.template.state_dict().keys()
+        tensors = {**self.weights, **self.buffers}
+        return {name: tensors[name].detach().cpu().contiguous().clone() for name in names}
+
+
+class _Outputs(nn.Module):
+    """`outputs` as a forward, which `functional_call` needs."""
+
+    def __init__(self, network: Network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor):
+        return self.network.outputs(x)
+
+
+def _prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"network.{name}": tensor for name, tensor in state.items()}

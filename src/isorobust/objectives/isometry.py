@@ -1,0 +1,103 @@
+"""The isometric term: distances between representations against distances between inputs, inside each class.
+
+Source: Beshkov, Verhellen, Lepperoed, "Isometric representations in neural networks improve
+robustness", arXiv 2211.01236, the loss of its locally isometric layers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["paper", "pairs"]
+
+
+def isometric_loss(
+    inputs: Tensor,
+    representations: Tensor,
+    labels: Tensor,
+    *,
+    scale: float = 1.0,
+    reduction: Reduction = "paper",
+    neighbours: int | None = None,
+) -> Tensor:
+    """Mean squared difference of same-class distances, a scalar:
+
+        mean_ij (scale * Y_ij * |r_i - r_j| - Y_ij * |x_i - x_j|)^2,   Y_ij = [y_i == y_j]
+
+    inputs `[N, ...]` and representations `[N, ...]` (flattened), labels `[N]`. `reduction="paper"`
+    divides by N^2, zeros of other classes and the diagonal included, as the published code does;
+    `"pairs"` divides by the ordered same-class pairs i != j that are kept. `neighbours=k` keeps a
+    pair if either is among the other's k nearest of its class by input distance (ties: lower
+    index); None keeps all. Distances are taken by differences, so identical rows are exactly 0
+    apart; the gradient there is 0. Without any pair the loss is 0 with zero gradient.
+    Errors: ValueError for shapes that do not fit, a scale or k not above 0, an unknown reduction.
+    """
+    if not len(inputs) == len(representations) == len(labels) or labels.ndim != 1:
+        raise ValueError(
+            f"inputs {list(inputs.shape)}, representations {list(representations.shape)} and labels {list(labels.shape)} "
+            "must share their first length, labels one-dimensional"
+        )
+    total = stacked_isometric_loss(
+        inputs[None], representations[None], labels[None], scale=scale, reduction=reduction, neighbours=neighbours
+    )
+    return total[0]
+
+
+def stacked_isometric_loss(
+    inputs: Tensor,
+    representations: Tensor,
+    labels: Tensor,
+    *,
+    scale: float = 1.0,
+    reduction: Reduction = "paper",
+    neighbours: int | None = None,
+) -> Tensor:
+    """`isometric_loss` of S batches at once, `[S]`: inputs and representations `[S, N, ...]`, labels `[S, N]`."""
+    if not scale > 0:
+        raise ValueError(f"scale must be above 0, found {scale}")
+    if neighbours is not None and neighbours < 1:
+        raise ValueError(f"neighbours must be at least 1 or None, found {neighbours}")
+    if reduction not in ("paper", "pairs"):
+        raise ValueError(f"reduction must be 'paper' or 'pairs', found {reduction!r}")
+    stacks, count = labels.shape
+    stack, first, second = same_class_pairs(labels)
+    rows_a, rows_b = stack * count + first, stack * count + second
+    target = _distances(inputs, rows_a, rows_b)
+    if neighbours is not None and len(stack):
+        keep = _near(target, stack, first, second, stacks, count, neighbours)
+        stack, rows_a, rows_b, target = stack[keep], rows_a[keep], rows_b[keep], target[keep]
+    actual = _distances(representations, rows_a, rows_b)
+    squares = (scale * actual - target.to(actual.dtype)).square()
+    # Each unordered pair stands for two entries of the symmetric matrix.
+    sums = 2.0 * actual.new_zeros(stacks).index_add(0, stack, squares)
+    if reduction == "paper":
+        return sums / count**2
+    pairs = 2 * torch.bincount(stack, minlength=stacks)
+    return sums / pairs.clamp(min=1).to(sums.dtype)
+
+
+def same_class_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All pairs i < j of one class in labels `[S, N]`: (stack, i, j), each `[P]`, in rising order."""
+    same = labels.unsqueeze(2) == labels.unsqueeze(1)  # [S, N, N]
+    return torch.triu(same, diagonal=1).nonzero(as_tuple=True)
+
+
+def _distances(x: Tensor, rows_a: Tensor, rows_b: Tensor) -> Tensor:
+    """Euclidean distances `[P]` between rows of x `[S, N, ...]`, numbered through all stacks.
+
+    By differences: the matrix-product formula puts identical float32 rows 0.009 apart on MNIST.
+    `vector_norm` has gradient 0 where the distance is 0.
+    """
+    flat = x.reshape(x.shape[0] * x.shape[1], -1)
+    return torch.linalg.vector_norm(flat.index_select(0, rows_a) - flat.index_select(0, rows_b), dim=1)
+
+
+def _near(distance: Tensor, stack: Tensor, first: Tensor, second: Tensor, stacks: int, count: int, k: int) -> Tensor:
+    """Which pairs have one point among the other's k nearest of the class; ties go to the lower index."""
+    matrix = distance.new_full((stacks, count, count), torch.inf)
+    matrix[stack, first, second] = matrix[stack, second, first] = distance.detach()
+    rank = matrix.argsort(dim=2, stable=True).argsort(dim=2)
+    return (rank[stack, first, second] < k) | (rank[stack, second, first] < k)

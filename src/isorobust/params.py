@@ -1,0 +1,223 @@
+"""Reading params.yaml, and checking one block of it against a settings class.
+
+The settings classes themselves stand beside the modules that use them, so that a new attack
+setting is no dependency of training.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from isorobust.errors import UserError, choose
+
+T = TypeVar("T")
+SKIP = "skip"  # an arm that a recipe does not use
+
+
+class Settings(BaseModel):
+    """Base of every settings class: immutable, strictly typed, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 scalars, as DVC reads them: `1e-3` is a number and `on` is a word."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in rules if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise UserError(f"line {node.start_mark.line + 1}: key {repeated[0]!r} is written twice; allowed: once")
+        return super().construct_mapping(node, deep)
+
+
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+", "-+0123456789"),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+
+
+# PyYAML's own integer constructor reads 010 as octal; YAML 1.2 does not.
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
+
+
+class Params:
+    """The parsed parameter file. Remembers which keys were asked for, which a test compares with dvc.yaml."""
+
+    def __init__(self, tree: dict[str, Any], name: str = "params.yaml"):
+        self.tree, self.name = tree, name
+        self.asked: list[str] = []
+
+    @classmethod
+    def read(cls, path: str | Path = "params.yaml") -> Params:
+        """Errors: UserError when the file is missing, is not YAML, or is not a mapping."""
+        try:
+            tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; run from the folder that holds it") from None
+        except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+            raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        if not isinstance(tree, dict):
+            raise UserError(f"{path}: found {type(tree).__name__}; allowed: a mapping of keys to values")
+        return cls(tree, Path(path).name)
+
+    def get(self, *keys: str) -> Any:
+        """The raw value at a path of keys (a key may hold dots: data-set names do)."""
+        self.asked.append(".".join(keys))
+        node: Any = self.tree
+        for depth, key in enumerate(keys):
+            where = f"{self.name}: {'.'.join(keys[:depth]) or 'top level'}"
+            if not isinstance(node, dict):
+                raise UserError(f"{where}: found {node!r}; allowed: a mapping with the key {key!r}")
+            node = choose(node, key, where)
+        return node
+
+    def block(self, kind: type[T], *keys: str) -> T:
+        """The value at a path of keys, checked against a type (a Settings class, list[int], ...)."""
+        return check(kind, self.get(*keys), f"{self.name}: {'.'.join(keys)}")
+
+
+def check(kind: type[T], value: Any, where: str) -> T:
+    """Validate `value` as `kind`. Errors: UserError naming the key below `where`, what was found and what is allowed."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(kind, value, where, problem) for problem in error.errors())) from None
+
+
+def _explain(kind, value: Any, where: str, problem) -> str:
+    path = _written(value, problem)
+    key = ".".join([where, *path])
+    match problem["type"]:
+        case "extra_forbidden":
+            allowed = sorted(_fields(kind, problem["loc"][:-1]))
+            close = difflib.get_close_matches(path[-1], allowed, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            return f"{key}: unknown key{hint}; allowed: {', '.join(allowed)}"
+        case "missing":
+            return f"{key}: missing; allowed: a value"
+        case "union_tag_invalid":
+            allowed = problem["ctx"]["expected_tags"].replace("'", "")
+            return f"{key}.{problem['ctx']['discriminator'].strip(chr(39))}: found {problem['ctx']['tag']!r}; allowed: {allowed}"
+        case "union_tag_not_found":
+            return f"{key}: key {problem['ctx']['discriminator']} is missing; it says which kind of block this is"
+    text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{key}: found {problem['input']!r}; allowed: {text}"
+
+
+def _written(value: Any, problem) -> list[str]:
+    """The path of a problem as the file has it: pydantic's own adds the names of the union members."""
+    path = []
+    for place, part in enumerate(problem["loc"], start=1):
+        last_missing = place == len(problem["loc"]) and problem["type"] == "missing"
+        if isinstance(value, dict) and (part in value or last_missing):
+            path.append(str(part))
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int):
+            path.append(str(part))
+            value = value[part]
+    return path
+
+
+def _fields(kind, path) -> set[str]:
+    """Names of the keys allowed at `path` below `kind` (best effort through unions, optionals and mappings)."""
+    kinds = [kind]
+    for part in [*path, None]:
+        models, queue = [], list(kinds)
+        while queue:
+            one = queue.pop()
+            if isinstance(one, type) and issubclass(one, BaseModel):
+                models.append(one)
+            else:
+                queue.extend(arg for arg in typing.get_args(one) if not isinstance(arg, str))
+        if part is None:
+            return {field.alias or name for model in models for name, field in model.model_fields.items()}
+        tagged = [m for m in models for f in m.model_fields.values() if part in typing.get_args(f.annotation)]
+        nested = [f.annotation for m in models for name, f in m.model_fields.items() if part in (name, f.alias)]
+        kinds = tagged or nested or models
+    return set()
+
+
+def _parse_eps(value: Any) -> float:
+    """A radius, written as a number or a fraction of whole numbers (8/255), rounded to 4 significant digits."""
+    if isinstance(value, str):
+        try:
+            value = float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError("a number or a fraction such as 8/255") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("a number or a fraction such as 8/255")
+    return float(f"{float(value):.4g}")
+
+
+def eps_key(eps: float) -> str:
+    """The name of a radius in every file: 4 significant digits, `0.0464`."""
+    return f"{eps:.4g}"
+
+
+def _distinct(values: list) -> list:
+    if not values:
+        raise ValueError("at least one value")
+    repeated = sorted({str(v) for v in values if values.count(v) > 1})
+    if repeated:
+        raise ValueError(f"distinct values ({', '.join(repeated)} stands more than once)")
+    return values
+
+
+def _bounded(low: float, high: float, text: str):
+    def inside(value: float) -> float:
+        if not low < value <= high:
+            raise ValueError(text)
+        return value
+
+    return inside
+
+
+EpsLinf = Annotated[
+    float, AfterValidator(_bounded(0, 1, "a radius above 0 and at most 1 (pixels lie in [0, 1])")), BeforeValidator(_parse_eps)
+]
+EpsL2 = Annotated[
+    float,
+    AfterValidator(_bounded(0, 100, "a radius above 0 and at most 100 (pixels lie in [0, 1])")),
+    BeforeValidator(_parse_eps),
+]
+Distinct = AfterValidator(_distinct)
+
+
+class Grid(Settings):
+    """Radii per norm."""
+
+    linf: Annotated[list[EpsLinf], Distinct] | None = None
+    l2: Annotated[list[EpsL2], Distinct] | None = None
+
+    def points(self) -> list[tuple[str, float]]:
+        """All (norm, eps), L-infinity first, in rising order of eps."""
+        return [(norm, eps) for norm in ("linf", "l2") for eps in sorted(getattr(self, norm) or [])]
+
+
+_RADII = {"linf": TypeAdapter(EpsLinf), "l2": TypeAdapter(EpsL2)}
+
+
+def radius(norm: str, value: Any) -> float:
+    """A radius checked against its norm's range, for validators. Errors: ValueError."""
+    try:
+        return _RADII[norm].validate_python(value)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None

@@ -1,0 +1,106 @@
+"""The whole of params.yaml at once. Only accepts or refuses; no stage's output depends on it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from isorobust.attacks.settings import AttackSettings
+from isorobust.compare.settings import CompareSettings
+from isorobust.data.settings import DataSettings
+from isorobust.errors import UserError, found
+from isorobust.networks.settings import NetworkSettings
+from isorobust.objectives.settings import ArmSettings
+from isorobust.params import SKIP, Distinct, Params, check, eps_key
+from isorobust.training.settings import Seeds, TrainingSettings
+
+TOP = {
+    "data": DataSettings,
+    "device": Literal["auto", "cpu", "cuda"],
+    "threads": Annotated[int, Field(ge=1, le=4096)],
+    "arms": Annotated[list[str], Distinct],
+    "recipes": dict[str, dict],
+}
+RECIPE = {
+    "seeds": Seeds,
+    "network": NetworkSettings,
+    "training": TrainingSettings,
+    "arms": dict,
+    "attack": AttackSettings,
+    "compare": CompareSettings,
+}
+DERIVED = ("strongest", "worst-case")
+
+
+def validate(params: Params) -> None:
+    """Check every block of every recipe and how they fit together. Errors: UserError naming the key."""
+    values = _blocks(params.tree, TOP, params.name)
+    data, arms, recipes = values["data"], values["arms"], values["recipes"]
+    if "baseline" not in arms:
+        raise found(f"{params.name}: arms", arms, "a list that holds baseline, on which transfer images are made")
+    for name in recipes:
+        if name not in data.sets:
+            raise found(f"{params.name}: recipes", name, ", ".join(sorted(data.sets)))
+        _recipe(recipes[name], arms, f"{params.name}: recipes.{name}")
+    if data.name not in data.sets:
+        raise found(f"{params.name}: data.name", data.name, ", ".join(sorted(data.sets)))
+    if data.name not in recipes:
+        raise UserError(
+            f"{params.name}: recipes: no recipe for data.name {data.name!r}; allowed: one of {', '.join(sorted(recipes))}"
+        )
+
+
+def _recipe(tree: dict, arms: list[str], where: str) -> None:
+    values = _blocks(tree, RECIPE, where)
+    for arm in values["arms"]:
+        if arm not in arms:
+            raise found(f"{where}.arms", arm, f"the arms of the list `arms`: {', '.join(arms)}")
+    for arm in arms:
+        if arm not in values["arms"]:
+            raise UserError(f"{where}.arms.{arm}: missing; allowed: an objective's settings, or {SKIP}")
+        if values["arms"][arm] != SKIP:
+            check(ArmSettings, values["arms"][arm], f"{where}.arms.{arm}")
+    used = [arm for arm in arms if values["arms"][arm] != SKIP]
+    _compare(values["compare"], values["attack"], used, f"{where}.compare")
+
+
+def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], where: str) -> None:
+    """The endpoints must be among what the recipe trains and attacks."""
+    for key, arm in (("reference", compare.reference), ("primary.arm", compare.primary.arm)):
+        if arm not in used:
+            raise found(f"{where}.{key}", arm, f"an arm that the recipe uses: {', '.join(used)}")
+    if compare.primary.arm == compare.reference:
+        raise found(f"{where}.primary.arm", compare.primary.arm, "another arm than the reference")
+    chosen, primary = attack.attacks.chosen(), compare.primary
+    names = [*chosen, *DERIVED]
+    if primary.attack not in names:
+        raise found(f"{where}.primary.attack", primary.attack, ", ".join(names))
+    if primary.attack == "worst-case" and attack.worst_case is None:
+        raise found(f"{where}.primary.attack", primary.attack, "an attack that runs (attack.worst-case is empty)")
+    grid = (
+        attack.worst_case.eps
+        if primary.attack == "worst-case"
+        else getattr(chosen.get(primary.attack), "eps", None) or attack.eps
+    )
+    allowed = [eps_key(eps) for norm, eps in grid.points() if norm == primary.norm]
+    for eps in primary.eps:
+        if eps_key(eps) not in allowed:
+            raise found(
+                f"{where}.primary.eps",
+                eps_key(eps),
+                f"a radius at which {primary.attack} runs under {primary.norm}: {', '.join(allowed)}",
+            )
+
+
+def _blocks(tree: dict, kinds: dict, where: str) -> dict:
+    """Every key known and present, every value of its kind."""
+    for key in tree:
+        if key not in kinds:
+            close = ", ".join(kinds)
+            raise UserError(f"{where}: unknown key {key!r}; allowed: {close}")
+    for key in kinds:
+        if key not in tree:
+            raise UserError(f"{where}: key {key!r} is missing; allowed: {', '.join(kinds)}")
+    joint = ": " if ":" not in where else "."
+    return {key: check(kind, tree[key], f"{where}{joint}{key}") for key, kind in kinds.items()}

@@ -1,0 +1,105 @@
+"""Rates and paired differences with intervals that account for seeds and samples at once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.95
+
+
+class Estimate(NamedTuple):
+    """A value with its interval; n is the number of test samples."""
+
+    value: float
+    lo: float
+    hi: float
+    n: int
+
+    def as_dict(self) -> dict[str, float | int]:
+        return dict(zip(self._fields, (float(self.value), float(self.lo), float(self.hi), int(self.n))))
+
+
+def rate(flags: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Share of true flags `[S, N]` (seeds by samples) in [0, 1], for new seeds and new samples alike.
+
+    The variance is that of the crossed design (`crossed_variance`), its degrees of freedom are
+    Satterthwaite's. The interval is Wilson's with the sample size that this variance amounts to, so
+    it keeps its width near 0 and 1 and stays inside [0, 1].
+    """
+    flags = _matrix(flags).astype(float)
+    value, count = flags.mean(), flags.shape[1]
+    variance, freedom = crossed_variance(flags)
+    # Without any variance (all right or all wrong) the samples alone limit what can be said.
+    effective = count if variance <= 0 else min(value * (1 - value) / variance, flags.size)
+    t = stats.t.ppf((1 + level) / 2, freedom if variance > 0 else np.inf)
+    center = (value + t**2 / (2 * effective)) / (1 + t**2 / effective)
+    half = t / (1 + t**2 / effective) * np.sqrt(value * (1 - value) / effective + t**2 / (4 * effective**2))
+    return Estimate(value, max(0.0, min(center - half, value)), min(1.0, max(center + half, value)), count)
+
+
+def difference(flags: np.ndarray, reference: np.ndarray, level: float = LEVEL) -> Estimate:
+    """Mean of flags - reference, both `[S, N]`, paired by seed and sample, clipped to [-1, 1].
+
+    When no pair differs the interval is the exact one for a share of differing samples of 0.
+    """
+    flags, reference = _matrix(flags).astype(float), _matrix(reference).astype(float)
+    if flags.shape != reference.shape:
+        raise ValueError(f"paired flags must share their shape, found {flags.shape} and {reference.shape}")
+    pairs = flags - reference
+    value, count = pairs.mean(), pairs.shape[1]
+    variance, freedom = crossed_variance(pairs)
+    if variance > 0:
+        half = stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
+    else:
+        half = 1 - ((1 - level) / 2) ** (1 / count)
+    return Estimate(value, max(-1.0, value - half), min(1.0, value + half), count)
+
+
+def crossed_variance(values: np.ndarray) -> tuple[float, float]:
+    """(variance of the grand mean, degrees of freedom) of values `[S, N]` with random seeds and random samples.
+
+    For x_sn = mean + seed_s + sample_n + rest_sn:
+
+        var = MS_seed / (S N) + MS_sample / (S N) - MS_rest / (S N)
+
+    with the mean squares of the two-way layout without replicates. The difference of the last two,
+    the samples' own variance, is taken as at least 0. Degrees of freedom are Satterthwaite's over
+    the seed part (S - 1) and the sample part (N - 1). One seed leaves only the samples' variance.
+    """
+    seeds, samples = values.shape
+    if samples < 2:
+        return 0.0, np.inf
+    if seeds == 1:
+        return float(values.var(ddof=1) / samples), samples - 1
+    mean, rows, columns = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    size = seeds * samples
+    ms_seed = samples * ((rows - mean) ** 2).sum() / (seeds - 1)
+    ms_sample = seeds * ((columns - mean) ** 2).sum() / (samples - 1)
+    rest = values - rows[:, None] - columns[None, :] + mean
+    ms_rest = (rest**2).sum() / ((seeds - 1) * (samples - 1))
+    seed_part, sample_part = ms_seed / size, max(ms_sample - ms_rest, 0.0) / size
+    total = seed_part + sample_part
+    if total <= 1e-18:
+        return 0.0, np.inf
+    freedom = total**2 / (seed_part**2 / (seeds - 1) + sample_part**2 / (samples - 1))
+    return float(total), float(freedom)
+
+
+def mean_over_seeds(values: np.ndarray, level: float = LEVEL) -> tuple[float, float, float]:
+    """(mean, lo, hi) of one number per seed `[S]`, Student's t; lo = hi = mean for a single seed."""
+    values = np.asarray(values, dtype=float)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, mean, mean
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return mean, mean - half, mean + half
+
+
+def _matrix(flags: np.ndarray) -> np.ndarray:
+    flags = np.asarray(flags)
+    if flags.ndim != 2 or not flags.size:
+        raise ValueError(f"flags must be [seeds, samples] and not empty, found shape {list(flags.shape)}")
+    return flags

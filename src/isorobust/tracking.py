@@ -1,0 +1,177 @@
+"""The mirror of results in MLflow. The only importer of mlflow; never stops or changes a run.
+
+JSON files are the truth: a run is written from the result files after the stage has ended, by the
+same function that rebuilds missing runs (a stage restored from DVC's run cache runs no Python).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from isorobust import artifacts
+from isorobust.params import Params
+
+EXPERIMENT = "isorobust"
+
+
+class Record(NamedTuple):
+    """One stage execution: its metric file, its curves (CSV by epoch), further files, and facts for tags."""
+
+    stage: str
+    arm: str | None
+    data: str
+    metrics: Path
+    curves: Path | None = None
+    extra: tuple[Path, ...] = ()
+    facts: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        return "-".join(part for part in (self.stage, self.arm, self.data) if part)
+
+    def key(self) -> str:
+        """Names the result: same stage, arm, data set and metric bytes, same key."""
+        return artifacts.digest(self.stage, self.arm or "", self.data, Path(self.metrics).read_bytes())[:16]
+
+
+def root() -> Path:
+    """The main checkout, also from a queued experiment's temporary copy."""
+    return Path(os.environ.get("DVC_ROOT") or ".").resolve()
+
+
+def uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
+
+
+def log(record: Record, started: float | None = None, restored: bool = False) -> bool:
+    """Write one MLflow run; report a failure on stderr and go on. Gives whether it was written."""
+    try:
+        _write(record, started or time.time(), restored)
+        return True
+    except Exception as error:  # tracking is a side channel: whatever breaks in it must not reach the run
+        reason = str(error).strip().split("\n", 1)[0]
+        print(f"tracking: MLflow at {uri()} failed ({type(error).__name__}: {reason[:200]}); going on without", file=sys.stderr)
+        return False
+
+
+def sync(records: list[Record]) -> tuple[int, int]:
+    """(written, already there): one run for every record whose result has none yet. Errors: those of MLflow."""
+    client, experiment = _client()
+    known = set()
+    token = None
+    while True:
+        page = client.search_runs([experiment], "attributes.status = 'FINISHED'", max_results=1000, page_token=token)
+        known |= {run.data.tags.get("isorobust.key") for run in page}
+        token = page.token
+        if not token:
+            break
+    missing = [record for record in records if record.key() not in known]
+    for record in missing:
+        _write(record, time.time(), restored=True)
+    return len(missing), len(records) - len(missing)
+
+
+def _client():
+    """(client, experiment id). Two processes on a fresh database break it, so the first set-up happens under a lock."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    warnings.filterwarnings("ignore", module="mlflow")
+    import logging
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    state = root() / ".isorobust"
+    state.mkdir(exist_ok=True)
+    with open(state / "mlflow.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        client = MlflowClient(tracking_uri=uri())
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return client, found.experiment_id
+        local = uri().startswith("sqlite:")
+        # Absolute, because a relative one would be lost with a queued experiment's temporary copy.
+        return client, client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if local else None)
+
+
+def _write(record: Record, started: float, restored: bool) -> None:
+    from mlflow.entities import Metric, Param
+
+    client, experiment = _client()
+    tags = {
+        "mlflow.runName": record.name,
+        "mlflow.source.name": f"stages.{record.stage}",
+        "isorobust.key": record.key(),
+        "stage": record.stage,
+        "arm": record.arm or "",
+        "data": record.data,
+        "restored": str(restored).lower(),
+        "experiment": os.environ.get("DVC_EXP_NAME", ""),
+        **_git(),
+        **record.facts,
+    }
+    run = client.create_run(experiment, start_time=int(started * 1000), tags=tags).info.run_id
+    status = "FAILED"
+    try:
+        settings = [Param(key, value) for key, value in _settings(record).items()]
+        for start in range(0, len(settings), 100):
+            client.log_batch(run, params=settings[start : start + 100])
+        now = int(time.time() * 1000)
+        points = [Metric(key, value, now, 0) for key, value in _numbers(artifacts.read_json(record.metrics)).items()]
+        for row in artifacts.read_csv(record.curves) if record.curves else []:
+            step = int(row["epoch"])
+            points += [Metric(f"epoch/{k}", float(v), now, step) for k, v in row.items() if k != "epoch" and v]
+        for start in range(0, len(points), 1000):
+            client.log_batch(run, metrics=points[start : start + 1000])
+        for path in (record.metrics, record.curves, *record.extra):
+            if path is not None and Path(path).exists():
+                client.log_artifact(run, str(path))
+        status = "FINISHED"
+    finally:
+        client.set_terminated(run, status)
+
+
+def _settings(record: Record) -> dict[str, str]:
+    """The recipe's parameters that concern this stage, flattened; values cut at MLflow's 6,000 characters."""
+    recipe = Params.read().get("recipes", record.data)
+    blocks = {
+        "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
+        "attack": {"attack": recipe.get("attack")},
+        "compare": {"compare": recipe.get("compare")},
+    }[record.stage]
+    return {_name(key): str(value)[:6000] for key, value in _flatten(blocks).items()}
+
+
+def _numbers(tree: Any) -> dict[str, float]:
+    return {_name(k): float(v) for k, v in _flatten(tree).items() if isinstance(v, (int, float))}
+
+
+def _flatten(node: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(node, dict):
+        return {k: v for key, child in node.items() for k, v in _flatten(child, f"{path}.{key}" if path else str(key)).items()}
+    return {path: node}
+
+
+def _name(key: str) -> str:
+    """MLflow's alphabet: letters, digits, and `_ - . : /` and space."""
+    return "".join(c if c.isalnum() or c in "_-.:/ " else "_" for c in key)
+
+
+def _git() -> dict[str, str]:
+    """The commit that the code of this run came from and whether files differed from it."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=30).stdout.strip()
+
+    changed = ask("status", "--porcelain", "--untracked-files=no")
+    return {"commit": ask("rev-parse", "HEAD"), "dirty": str(bool(changed)).lower()}

@@ -1,0 +1,1 @@
+"""Training, which knows no method by name."""

@@ -1,0 +1,148 @@
+"""Training networks of several seeds, together or in turn, with the same numbers per seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from isorobust.data.splits import Split
+from isorobust.errors import UserError
+from isorobust.networks.stack import Stack
+from isorobust.networks.zoo import Network, TanhMLP
+from isorobust.objectives.losses import OBJECTIVES, Batch, stacked_cross_entropy
+from isorobust.objectives.settings import ArmSettings
+from isorobust.progress import progress
+from isorobust.runtime import generator
+from isorobust.training.settings import TrainingSettings
+
+EVALUATION_BATCH = 1000
+
+
+class Trained(NamedTuple):
+    """state: tensors `[S, ...]`; history: name -> `[epochs, S]`; val_correct: bool `[S, N]` after the last epoch."""
+
+    state: dict[str, Tensor]
+    history: dict[str, np.ndarray]
+    val_correct: np.ndarray
+
+
+class Images:
+    """A split on the device: uint8 pixels, turned to float in [0, 1] batch by batch."""
+
+    def __init__(self, split: Split, device: torch.device, dtype: torch.dtype):
+        self.pixels = torch.from_numpy(split.images).to(device)
+        self.labels = torch.from_numpy(split.labels).to(device)
+        self.dtype = dtype
+
+    def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(pixels, labels) at index of any shape, with that shape in front."""
+        flat = index.flatten().to(self.pixels.device)
+        pixels = self.pixels.index_select(0, flat).to(self.dtype).div_(255)
+        return pixels.view(*index.shape, *self.pixels.shape[1:]), self.labels.index_select(0, flat).view(index.shape)
+
+
+def fit(
+    networks: Sequence[Network],
+    seeds: Sequence[int],
+    train: Split,
+    val: Split,
+    objective: ArmSettings,
+    options: TrainingSettings,
+    device: torch.device | str = "cpu",
+) -> Trained:
+    """Train one network per seed; each has its own data order and noise, whoever is trained beside it.
+
+    The last epoch's weights are kept; nothing is chosen on val. Errors: UserError naming epoch, step
+    and seed when a loss is NaN or infinite.
+    """
+    together = options.seeds == "stacked" or (options.seeds == "auto" and isinstance(networks[0], TanhMLP))
+    groups = [list(range(len(seeds)))] if together else [[i] for i in range(len(seeds))]
+    total = options.epochs * -(-len(train.labels) // options.batch_size) * len(groups)
+    with progress(total, "training", "step") as bar:
+        parts = [
+            _fit_stack(
+                Stack([networks[i] for i in group]),
+                [seeds[i] for i in group],
+                train,
+                val,
+                objective,
+                options,
+                torch.device(device),
+                bar,
+            )
+            for group in groups
+        ]
+    return Trained(
+        {name: torch.cat([p.state[name] for p in parts]) for name in parts[0].state},
+        {name: np.concatenate([p.history[name] for p in parts], axis=1) for name in parts[0].history},
+        np.concatenate([p.val_correct for p in parts]),
+    )
+
+
+def _fit_stack(stack: Stack, seeds, train: Split, val: Split, objective, options: TrainingSettings, device, bar) -> Trained:
+    stack.to(device)
+    loss_of = OBJECTIVES[objective.objective]
+    dtype = stack.parameters()[0].dtype
+    data, held_out = Images(train, device, dtype), Images(val, device, dtype)
+    optimisers = _adam(stack, options)
+    orders = [generator(seed, "order") for seed in seeds]
+    noises = [generator(seed, "noise") for seed in seeds]
+    history: dict[str, list[np.ndarray]] = {}
+    for epoch in range(1, options.epochs + 1):
+        stack.train()
+        order = torch.stack([torch.randperm(len(train.labels), generator=g) for g in orders])  # [S, N]
+        sums: dict[str, np.ndarray] = {}
+        for step, index in enumerate(order.split(options.batch_size, dim=1), start=1):
+            loss = loss_of(stack, Batch(*data.take(index), noises), objective)
+            totals = loss.total.detach().double().cpu().numpy()
+            if not np.isfinite(totals).all():
+                seed = seeds[int(np.flatnonzero(~np.isfinite(totals))[0])]
+                raise UserError(
+                    f"training diverged: loss is {totals[~np.isfinite(totals)][0]} at epoch {epoch}, step {step}, seed {seed}; "
+                    "lower training.learning_rate or the weight of the arm's term; nothing was written"
+                )
+            for optimiser in optimisers:
+                optimiser.zero_grad(set_to_none=True)
+            loss.total.sum().backward()
+            for optimiser in optimisers:
+                optimiser.step()
+            for name, part in {"train_loss": loss.total, **{f"train_{k}": v for k, v in loss.parts.items()}}.items():
+                sums[name] = sums.get(name, 0) + part.detach().double().cpu().numpy() * index.shape[1]
+            bar.update()
+        val_loss, correct = evaluate(stack, held_out)
+        record = {name: value / len(train.labels) for name, value in sums.items()}
+        record |= {"val_loss": val_loss, "val_accuracy": correct.mean(axis=1)}
+        for name, value in record.items():
+            history.setdefault(name, []).append(value)
+        bar.set_postfix(epoch=epoch, val=f"{correct.mean():.3f}")
+    return Trained(stack.state(), {name: np.stack(values) for name, values in history.items()}, correct)
+
+
+def _adam(stack: Stack, options: TrainingSettings) -> list[torch.optim.Adam]:
+    """Adam, fused where that keeps a seed's bits independent of the stack it is in.
+
+    The fused CPU kernel rounds the last elements of a tensor, those beyond a multiple of 16, unlike
+    the others. A seed's weights are clear of that only if their number is such a multiple.
+    """
+    even = [w for w in stack.parameters() if w[0].numel() % 16 == 0]
+    rest = [w for w in stack.parameters() if w[0].numel() % 16]
+    shared = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+    kinds = ((even, {"fused": True}), (rest, {"foreach": True}))
+    return [torch.optim.Adam(weights, **shared, **kind) for weights, kind in kinds if weights]
+
+
+@torch.no_grad()
+def evaluate(stack: Stack, data: Images) -> tuple[np.ndarray, np.ndarray]:
+    """(mean cross-entropy `[S]`, correctness bool `[S, N]`) in eval mode, in fixed batches."""
+    stack.eval()
+    losses, correct = np.zeros(stack.size), []
+    for index in torch.arange(len(data.labels)).split(EVALUATION_BATCH):
+        images, labels = data.take(index.expand(stack.size, -1))
+        logits = stack(images)
+        losses += stacked_cross_entropy(logits, labels).double().cpu().numpy() * len(index)
+        correct.append((logits.argmax(dim=2) == labels).cpu().numpy())
+    return losses / len(data.labels), np.concatenate(correct, axis=1)

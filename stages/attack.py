@@ -1,0 +1,62 @@
+"""Attack one arm on the test images: `python -m stages.attack ARM DATA_DIR MODEL_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import skipped, tracking
+from isorobust.params import Params
+from stages import base
+
+BASELINE = "baseline"  # the arm on which transfer images are made
+
+
+class Settings(NamedTuple):
+    data: str
+    attack: object
+    device: str
+    threads: int
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    from isorobust.attacks.settings import AttackSettings
+
+    data = params.get("data", "name")
+    return Settings(
+        data, params.block(AttackSettings, "recipes", data, "attack"), params.get("device"), params.block(int, "threads")
+    )
+
+
+def attack(arm: str, data: Path, models: Path, results: Path) -> tracking.Record | None:
+    model, metrics, verdicts = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.npz"
+    if skipped.is_skipped(model):
+        return skipped.write_attacked(metrics, verdicts)
+    from isorobust import artifacts
+    from isorobust.attacks.arm import attack_arm
+    from isorobust.attacks.units import Store
+    from isorobust.data.splits import read_split
+    from isorobust.networks.checkpoint import Checkpoint
+    from isorobust.runtime import describe, prepare
+
+    settings = load(Params.read())
+    device = prepare(settings.device, settings.threads)
+    numbers, arrays = attack_arm(
+        Checkpoint.read(model),
+        Checkpoint.read(models / f"{BASELINE}.safetensors"),
+        read_split(data / "test.npz"),
+        settings.attack,
+        Store(base.shared_state() / "units"),
+        device,
+        is_surrogate=arm == BASELINE,
+    )
+    artifacts.write_npz(verdicts, arrays)
+    artifacts.write_json(metrics, numbers)
+    return tracking.Record("attack", arm, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    name, *folders = sys.argv[1:]
+    base.run("attack", name, lambda: attack(name, *map(Path, folders)))

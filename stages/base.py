@@ -1,0 +1,54 @@
+"""What every stage shares: one message for a person's mistake, one run at a time, one record in MLflow."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+from isorobust import tracking
+from isorobust.errors import UserError
+from isorobust.progress import say
+
+STATE = ".isorobust"  # ignored folder: locks, finished units, verified downloads
+
+
+def shared_state() -> Path:
+    """Where units and downloads are kept; queued experiments use the main checkout's, which outlives them."""
+    return Path(os.environ.get("DVC_ROOT") or ".") / STATE
+
+
+def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None]) -> None:
+    """Do the work of a stage once, then record it. A user's error ends with its message and status 1."""
+    started = time.time()
+    try:
+        with _alone(stage if arm is None else f"{stage}@{arm}"):
+            record = work()
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or stage}: {error.strerror or error}")
+    if record is not None:
+        tracking.log(record, started)
+
+
+@contextmanager
+def _alone(name: str):
+    """A killed dvc leaves its stage running; a second one waits for it instead of writing beside it."""
+    folder = Path(STATE) / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / name, "w")
+    except OSError as error:
+        raise UserError(f"{folder}: cannot write: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{name}: another process still runs this stage; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,42 @@
+"""Compare the arms: `python -m stages.compare RESULT_DIR METRIC_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import tracking
+from isorobust.compare.settings import CompareSettings
+from isorobust.params import Params
+from stages import base
+
+
+class Settings(NamedTuple):
+    data: str
+    arms: list[str]
+    compare: CompareSettings
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    data = params.get("data", "name")
+    return Settings(data, params.block(list[str], "arms"), params.block(CompareSettings, "recipes", data, "compare"))
+
+
+def compare(results: Path, metrics: Path) -> tracking.Record:
+    from isorobust.compare.publish import publish
+
+    settings = load(Params.read())
+    publish(results, metrics, settings.arms, settings.compare, settings.data)
+    extra = (
+        metrics / "compare.json",
+        metrics / "report.md",
+        *sorted(metrics.glob("*.png")),
+        *sorted((results / "figures").glob("*.png")),
+    )
+    return tracking.Record("compare", None, settings.data, metrics / "summary.json", extra=extra)
+
+
+if __name__ == "__main__":
+    base.run("compare", None, lambda: compare(*map(Path, sys.argv[1:])))

@@ -1,0 +1,177 @@
+"""Small real things: generated images, tiny networks, a temporary copy of the project."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from isorobust.data.settings import Generated
+from isorobust.data.sources import Splits, make
+from isorobust.networks import settings as networks
+from isorobust.networks.zoo import build
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared" / "datasets"
+
+NETWORKS = {
+    "tanh-mlp": networks.TanhMLP(name="tanh-mlp", width=16, hidden_layers=3),
+    "conv-features": networks.ConvFeatures(name="conv-features", channels=[4, 6], width=16, hidden_layers=2),
+    "small-cnn": networks.SmallCNN(name="small-cnn", channels=[4, 6], width=16),
+    "resnet18": networks.ResNet18(name="resnet18"),
+}
+
+
+def pytest_configure(config):
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def splits() -> Splits:
+    """Five classes of 8x8 grey images, learnable but not robustly so."""
+    source = Generated(source="generated", classes=5, size=8, train=400, val=60, test=80, noise=0.5, seed=3)
+    return make("generated", source, Path("unused"))
+
+
+@pytest.fixture(scope="session")
+def trained(splits) -> torch.nn.Module:
+    """An undefended MLP that is right on nearly all of `splits.test`."""
+    from isorobust.objectives.settings import CrossEntropy
+    from isorobust.training.fit import fit
+    from isorobust.training.settings import TrainingSettings
+
+    network = build(NETWORKS["tanh-mlp"], splits.train.images.shape[1:], 5, seed=0)
+    options = TrainingSettings(epochs=15, batch_size=50, learning_rate=3e-3)
+    state = fit([network], [0], splits.train, splits.val, CrossEntropy(objective="cross-entropy"), options).state
+    network.load_state_dict({name: tensor[0] for name, tensor in state.items()})
+    return network.eval()
+
+
+@pytest.fixture
+def test_tensors(splits) -> tuple[torch.Tensor, torch.Tensor]:
+    """(pixels `[N, C, H, W]` in [0, 1], labels) of the test split."""
+    return torch.from_numpy(splits.test.images).float() / 255, torch.from_numpy(splits.test.labels)
+
+
+def tiny_recipe(params: dict, name: str, seed: int) -> None:
+    """Add a data set that trains and attacks in seconds, and its recipe, to a parsed params.yaml."""
+    recipe = {
+        "seeds": [0, 1, 2],
+        "network": {"name": "tanh-mlp", "width": 12, "hidden_layers": 2},
+        "training": {"epochs": 4, "batch_size": 50, "learning_rate": 0.005, "seeds": "auto"},
+        "arms": {
+            "baseline": {"objective": "cross-entropy"},
+            "isometric": {"objective": "isometric", "beta": 0.1},
+            "isometric-published": "skip",
+            "adversarial": {"objective": "adversarial", "norm": "linf", "eps": 0.1, "steps": 2},
+        },
+        "attack": {
+            "batch": 20,
+            "eps": {"linf": [0.05, 0.1], "l2": [0.5]},
+            "attacks": {
+                "paper-fgsm": {"gradient_batch": 10},
+                "fgsm": {},
+                "pgd": {"steps": 5},
+                "noise": {"draws": 2},
+                "transfer": {"steps": 5},
+            },
+            "worst-case": {
+                "eps": {"linf": [0.05, 0.1]},
+                "images": 20,
+                "batch": 10,
+                "apgd_steps": 5,
+                "fab_steps": 5,
+                "square_queries": 20,
+            },
+            "check_images": 20,
+            "examples": 4,
+        },
+        "compare": {
+            "reference": "baseline",
+            "primary": {"arm": "isometric", "attack": "worst-case", "norm": "linf", "eps": [0.05, 0.1]},
+        },
+    }
+    source = {"source": "generated", "classes": 4, "size": 8, "train": 200, "val": 40, "test": 40, "seed": seed}
+    params["data"]["sets"][name] = source
+    params["recipes"][name] = recipe
+
+
+class Project:
+    """A git and DVC checkout of the present code in a folder of its own."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def run(self, *words: str, check: bool = True, **more) -> subprocess.CompletedProcess:
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.root / "src"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **more.pop("env", {}),
+        }
+        for name in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):
+            if name not in more:
+                environment.pop(name, None)
+        environment |= {k: more.pop(k) for k in ("DVC_ROOT", "MLFLOW_TRACKING_URI") if k in more}
+        done = subprocess.run(words, cwd=self.root, capture_output=True, text=True, env=environment, **more)
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(words)}: status {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+        return done
+
+    def stages_run(self, output: str) -> list[str]:
+        """The stages that a `dvc repro` output says were run, not restored."""
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+    def tracked(self) -> str:
+        return self.run("git", "status", "--porcelain").stdout
+
+    def edit_params(self, change) -> None:
+        from dvc.utils.serialize import modify_yaml
+
+        with modify_yaml(str(self.root / "params.yaml")) as tree:
+            change(tree)
+
+    def commit(self, message: str) -> None:
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-q", "--allow-empty", "-m", message)
+
+
+def copy_project(target: Path) -> Project:
+    """The files that git tracks or would track, without published metrics, under git in a new folder."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in listed:
+        if not name.startswith("metrics/") and name != "dvc.lock" and (ROOT / name).exists():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    project = Project(target)
+    project.run("git", "init", "-q", "-b", "main")
+    project.run("git", "config", "user.name", "test")
+    project.run("git", "config", "user.email", "test@example.invalid")
+
+    def add(tree):
+        tiny_recipe(tree, "tiny", 0)
+        tiny_recipe(tree, "other", 1)
+        tree["data"]["name"] = "tiny"
+
+    project.edit_params(add)
+    project.commit("start")
+    return project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return copy_project(tmp_path / "project")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)

@@ -1,0 +1,97 @@
+"""Whole files or none, and the same bytes for the same content."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from isorobust import artifacts
+from isorobust.errors import UserError
+
+
+def test_json_is_plain_and_stable(tmp_path):
+    artifacts.write_json(tmp_path / "a.json", {"b": np.float32(0.1), "a": [np.int64(3), True, None, 1 / 3]})
+    assert (
+        tmp_path / "a.json"
+    ).read_text() == '{\n  "b": 0.100000001,\n  "a": [\n    3,\n    true,\n    null,\n    0.333333333\n  ]\n}\n'
+    assert artifacts.read_json(tmp_path / "a.json")["a"][0] == 3
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_json_lacks_are_refused_and_write_nothing(tmp_path, value):
+    with pytest.raises(ValueError):
+        artifacts.write_json(tmp_path / "a.json", {"x": value})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_csv_keeps_digits_and_empty_fields(tmp_path):
+    artifacts.write_csv(tmp_path / "a.csv", ["x", "y"], [[1, None], [1 / 3, "b"]])
+    assert artifacts.read_csv(tmp_path / "a.csv") == [{"x": "1", "y": ""}, {"x": "0.333333333", "y": "b"}]
+
+
+@pytest.mark.parametrize("reader", [artifacts.read_json, artifacts.read_npz, artifacts.read_csv])
+def test_a_missing_file_is_told(tmp_path, reader):
+    with pytest.raises(UserError, match="no such file; `dvc repro` writes it"):
+        reader(tmp_path / "absent")
+
+
+def test_a_place_that_is_no_folder_is_told_and_nothing_changes(tmp_path):
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(UserError, match="cannot write 3 bytes: .*; nothing was changed"):
+        artifacts.write_bytes(tmp_path / "file" / "x", b"new")
+    assert (tmp_path / "file").read_text() == "old"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    real = artifacts.tempfile.mkstemp
+
+    def on_full_device(*args, **more):
+        handle, name = real(*args, **more)
+        os.close(handle)
+        return os.open("/dev/full", os.O_WRONLY), name
+
+    monkeypatch.setattr(artifacts.tempfile, "mkstemp", on_full_device)
+    with pytest.raises(UserError, match="No space left on device; nothing was changed"):
+        artifacts.write_bytes(path, b"new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
+    path = tmp_path / "a.bin"
+    script = (
+        "import sys; from isorobust.artifacts import write_bytes\n"
+        "i = 0\nwhile True:\n    i += 1; write_bytes(sys.argv[1], bytes([i % 256]) * 200_000)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(artifacts.__file__).rsplit("/isorobust/", 1)[0]}
+    for delay in (0.5, 0.53, 0.57, 0.61):
+        process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if path.exists():
+            content = path.read_bytes()
+            assert len(content) == 200_000 and len(set(content)) == 1
+
+
+def test_written_files_follow_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        artifacts.write_bytes(tmp_path / "a", b"x")
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_digest_keeps_parts_apart():
+    assert artifacts.digest("ab", "c") != artifacts.digest("a", "bc")
+    assert artifacts.canonical({"b": 1, "a": 2}) == artifacts.canonical({"a": 2, "b": 1})

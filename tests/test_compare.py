@@ -1,0 +1,125 @@
+"""From verdicts to tables: closed cases, paired differences, limits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isorobust.compare import plots, tables
+from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, compare, summary, verdict
+from isorobust.compare.results import ArmResults
+from isorobust.compare.settings import CompareSettings
+from isorobust.errors import UserError
+from isorobust.params import check
+
+PASSED, FAILED = ({"passed": flag, "value": 0.5, "limit": 0.1} for flag in (True, False))
+SETTINGS = check(
+    CompareSettings,
+    {"reference": "baseline", "primary": {"arm": "isometric", "attack": "worst-case", "norm": "linf", "eps": [0.1]}},
+    "compare",
+)
+
+
+def arm(name, share, seeds=(0, 1, 2), checks=None, count=200):
+    """An arm that keeps `share` of the images, in tenths, under every attack, and is right on all clean ones."""
+    labels = np.arange(count) % 4
+    kept = np.broadcast_to(np.arange(count) % 10 < round(10 * share), (len(seeds), count))
+    arrays = {
+        "labels": labels,
+        "seeds": np.array(seeds),
+        "correct/clean": np.ones((len(seeds), count), bool),
+        "predicted/clean": np.broadcast_to(labels, (len(seeds), count)),
+        "correct/pgd/linf/0.1": kept,
+        "predicted/pgd/linf/0.1": np.where(kept, labels, (labels + 1) % 4),
+        "correct/paper-fgsm/linf/0.1": kept,
+        "correct/strongest/linf/0.1": kept,
+        "correct/worst-case/linf/0.1": kept[:, :100],
+        "fallen/worst-case/linf/0.1": np.where(kept[:, :100], 0, 1).astype(np.int8),
+        "parts/worst-case": np.array(["apgd-ce", "apgd-t", "fab-t", "square"]),
+    }
+    curves = [{"epoch": str(e), "val_accuracy": "0.5", "train_loss": "1.0", "val_accuracy_seed_0": "0.5"} for e in (1, 2)]
+    return ArmResults(name, {}, {"checks": checks or {"x": PASSED}}, curves, arrays)
+
+
+def test_rates_differences_and_checks_stand_where_they_should():
+    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d")
+    worst = tree["arms"]["isometric"]["robust"]["linf"]["0.1"]["worst-case"]
+    assert worst["value"] == 0.8 and worst["n"] == 100
+    assert tree["arms"]["baseline"]["robust"]["linf"]["0.1"]["pgd"]["value"] == 0.5
+    assert tree["differences"]["isometric-vs-baseline"]["linf"]["0.1"]["pgd"]["value"] == pytest.approx(0.3)
+    assert tree["checks"]["isometric"]["x"]["passed"] is False
+    assert tree["primary"]["failed-checks"] == {"baseline": [], "isometric": ["x"]}
+    assert tree["primary"]["eps"]["0.1"]["verdict"] == HOLDS
+    assert tree["arms"]["baseline"]["felled-by"]["linf"]["0.1"]["apgd-ce"] == 0.5
+
+
+def test_differences_are_paired_by_the_seeds_value_not_its_place():
+    random = np.random.default_rng(0)
+    first, second = arm("baseline", 0.5, seeds=(0, 1, 2)), arm("isometric", 0.5, seeds=(2, 0, 5))
+    for result in (first, second):
+        for seed in (0, 2):
+            row = np.random.default_rng(seed).random(200) < 0.5
+            flags = result.arrays["correct/pgd/linf/0.1"].copy()
+            flags[result.seeds.index(seed)] = row
+            result.arrays["correct/pgd/linf/0.1"] = flags
+        flags[[s for s in range(3) if result.seeds[s] not in (0, 2)]] = random.random(200) < 0.5
+    estimate = compare([first, second], SETTINGS, "d")["differences"]["isometric-vs-baseline"]["linf"]["0.1"]["pgd"]
+    assert estimate["value"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "expected"), [(0.01, 0.1, HOLDS), (-0.1, -0.01, REFUTED), (-0.1, 0.1, UNDECIDED), (0, 0.1, UNDECIDED)]
+)
+def test_a_verdict_needs_the_whole_interval(lo, hi, expected):
+    assert verdict({"lo": lo, "hi": hi}) == expected
+
+
+def test_arms_without_common_seeds_are_refused():
+    with pytest.raises(UserError, match="share no seeds"):
+        compare([arm("baseline", 0.5), arm("isometric", 0.5, seeds=(7, 8, 9))], SETTINGS, "d")
+
+
+def test_a_missing_arm_or_endpoint_is_told():
+    with pytest.raises(UserError, match="'isometric' was not trained; allowed: baseline"):
+        compare([arm("baseline", 0.5)], SETTINGS, "d")
+    bare = arm("isometric", 0.5)
+    del bare.arrays["correct/worst-case/linf/0.1"]
+    with pytest.raises(UserError, match="worst-case did not run at linf 0.1"):
+        compare([arm("baseline", 0.5), bare], SETTINGS, "d")
+
+
+def leaves(node):
+    return sum(map(leaves, node.values())) if isinstance(node, dict) else 1
+
+
+@pytest.mark.parametrize("count", [2, 4, 15])
+def test_the_summary_has_at_most_20_numbers(count):
+    results = [arm("baseline", 0.5), *(arm(f"other-{i}", 0.5) for i in range(count - 2)), arm("isometric", 0.8)]
+    shown = summary(compare(results, SETTINGS, "d"))
+    assert leaves(shown) <= 20 and {"baseline", "isometric"} <= shown.keys()
+
+
+def test_tables_show_every_arm_its_interval_and_failed_checks():
+    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d")
+    accuracy = tables.accuracy_table(tree)
+    assert "| isometric (failed: x) | 3 | 100.0 [" in accuracy
+    assert "| holds | primary |" in tables.verdict_table(tree)
+    assert "0.5 FAILED" in tables.checks_table(tree)
+    rows = tables.long_rows(tree)
+    assert ["baseline", "linf", "0.1", "pgd"] == next(r for r in rows if r[3] == "pgd")[:4]
+    header, wide = tables.wide_rows(tree, ["baseline", "absent", "isometric"], "linf", "strongest")
+    assert header == ["eps", "baseline", "absent", "isometric"]
+    assert wide == [[0.0, 1.0, None, 1.0], [0.1, 0.5, None, 0.8]]
+
+
+def test_figures_are_the_same_bytes_for_the_same_numbers():
+    results = [arm("baseline", 0.5), arm("isometric", 0.8)]
+    tree = compare(results, SETTINGS, "d")
+    for draw in (
+        lambda: plots.robust_accuracy(tree),
+        lambda: plots.training_curves(results),
+        lambda: plots.confusion_matrices(results, "linf", "0.1"),
+    ):
+        first, second = plots.png(draw()), plots.png(draw())
+        assert first == second and first.startswith(b"\x89PNG")
+    assert plots.adversarial_images(results) is None

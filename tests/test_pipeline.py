@@ -1,0 +1,265 @@
+"""The pipeline as a user runs it: real DVC, real git, real sqlite, on data that trains in seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import copy_project
+
+pytestmark = pytest.mark.slow
+ARMS = ("baseline", "isometric", "isometric-published", "adversarial")
+ALL = ["download", *(f"train-{arm}" for arm in ARMS), *(f"attack@{arm}" for arm in ARMS), "compare"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project after its first `dvc repro`, committed. Tests copy it."""
+    project = copy_project(tmp_path_factory.mktemp("finished") / "project")
+    project.run("dvc", "config", "core.analytics", "false")
+    output = project.run("dvc", "repro").stdout
+    assert sorted(project.stages_run(output)) == sorted(ALL)
+    project.commit("results")
+    return project
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished project, cache and database included."""
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    return type(finished)(tmp_path / "copy")
+
+
+def repro(project, *words):
+    return set(project.stages_run(project.run("dvc", "repro", *words).stdout))
+
+
+def published(project, data):
+    folder = project.root / "metrics" / data
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def runs_in(database):
+    with sqlite3.connect(database) as connection:
+        rows = connection.execute("select key, value, run_uuid from tags").fetchall()
+    tags = {}
+    for key, value, run in rows:
+        tags.setdefault(run, {})[key] = value
+    return list(tags.values())
+
+
+def test_results_are_whole_and_tracked(finished):
+    tree = json.loads((finished.root / "metrics/tiny/compare.json").read_text())
+    assert list(tree["arms"]) == ["baseline", "isometric", "adversarial"]
+    estimate = tree["arms"]["isometric"]["robust"]["linf"]["0.1"]["worst-case"]
+    assert estimate.keys() == {"value", "lo", "hi", "n"} and 0 <= estimate["lo"] <= estimate["value"] <= estimate["hi"] <= 1
+    assert "isometric-vs-baseline" in tree["differences"] and tree["checks"]["adversarial"]
+    assert json.loads((finished.root / "metrics/tiny/train/isometric-published.json").read_text()) == {"skipped": True}
+    figures = {p.name for p in (finished.root / "results/tiny/figures").iterdir()}
+    assert figures == {"training-curves.png", "confusion.png", "adversarial-images.png"}
+    assert finished.tracked() == ""
+
+
+def test_mlflow_holds_one_run_per_stage_with_tags(finished):
+    runs = runs_in(finished.root / "mlflow.db")
+    names = sorted(run["mlflow.runName"] for run in runs)
+    used = [arm for arm in ARMS if arm != "isometric-published"]
+    assert names == sorted(["compare-tiny", *(f"{stage}-{arm}-tiny" for stage in ("train", "attack") for arm in used)])
+    head = finished.run("git", "rev-list", "--max-parents=0", "HEAD").stdout.strip()
+    assert all(run["commit"] == head and run["data"] == "tiny" for run in runs)
+
+
+def test_a_second_repro_runs_nothing(copied):
+    assert repro(copied) == set()
+
+
+def test_dvcs_own_views_work(finished):
+    assert "summary.json" in finished.run("dvc", "metrics", "show").stdout
+    plots = json.loads(finished.run("dvc", "plots", "show", "--json").stdout)["data"]
+    assert len(plots) == 6 and all(plots.values())
+    robust = next(value for name, value in plots.items() if "strongest attack, L-infinity" in name)
+    fields = {row["field"] for row in robust[0]["content"]["data"]["values"]}
+    assert set(ARMS) <= fields
+
+
+def test_a_new_beta_reruns_only_what_depends_on_it(copied):
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"].update(beta=0.5))
+    assert repro(copied) == {"train-isometric", "attack@isometric", "compare"}
+    assert "beta" in copied.run("dvc", "params", "diff").stdout
+    assert "summary.json" in copied.run("dvc", "metrics", "diff").stdout
+    assert copied.run("dvc", "plots", "diff", "--json").returncode == 0
+
+
+def test_an_attack_setting_never_retrains(copied):
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["attack"]["attacks"]["pgd"].update(steps=6))
+    assert repro(copied) == {f"attack@{arm}" for arm in ARMS} | {"compare"}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("src/isorobust/attacks/checks.py", {f"attack@{arm}" for arm in ARMS}),
+        ("src/isorobust/compare/tables.py", {"compare"}),
+        ("src/isorobust/tracking.py", set()),
+        ("src/isorobust/schema.py", set()),
+        ("src/isorobust/commands/verify.py", set()),
+        ("src/isorobust/data/sources.py", {"download"}),
+    ],
+)
+def test_a_comment_reruns_only_its_own_stages(copied, file, expected):
+    path = copied.root / file
+    path.write_text(path.read_text() + "# a remark\n")
+    assert repro(copied) == expected  # outputs keep their bytes, so nothing downstream runs
+
+
+def test_switching_the_data_set_loses_nothing(copied):
+    """There and back twice with `exp run`, once more with `checkout`; both data sets' tracked files stay."""
+    copied.run("dvc", "exp", "run", "-S", "data.name=other")
+    copied.commit("other")
+    tiny, other = published(copied, "tiny"), published(copied, "other")
+    assert tiny.keys() == other.keys() and len(tiny) > 15 and tiny != other
+    for name in ("tiny", "other", "tiny", "other"):
+        copied.run("dvc", "exp", "run", "-S", f"data.name={name}")
+        assert (published(copied, "tiny"), published(copied, "other")) == (tiny, other), f"switching to {name}"
+    assert copied.tracked() == ""
+    copied.run("git", "checkout", "-q", "HEAD~1")
+    copied.run("dvc", "checkout")
+    assert published(copied, "tiny") == tiny
+    copied.run("git", "checkout", "-q", "main")
+    copied.run("dvc", "checkout")
+    assert (published(copied, "tiny"), published(copied, "other")) == (tiny, other)
+    assert copied.tracked() == ""
+
+
+def test_queued_experiments_use_their_own_code_and_the_same_database(copied):
+    """One is queued with another beta, one with changed code; both log beside the first runs."""
+    before = len(runs_in(copied.root / "mlflow.db"))
+    copied.run("dvc", "exp", "run", "--queue", "--name", "new-beta", "-S", "recipes.tiny.arms.isometric.beta=0.7")
+    report = copied.root / "src/isorobust/compare/report.py"
+    told = report.read_text()
+    report.write_text(told.replace("## Primary endpoint", "## Primary endpoint, queued"))
+    copied.run("dvc", "exp", "run", "--queue", "--name", "new-code")
+    report.write_text(told)
+    copied.run("dvc", "queue", "start", "--jobs", "1")
+    deadline = time.time() + 240
+    while time.time() < deadline:
+        status = copied.run("dvc", "queue", "status").stdout
+        if "Queued" not in status and "Running" not in status:
+            break
+        time.sleep(2)
+    assert status.count("Success") == 2, status
+    reference = copied.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout.split()
+    texts = {
+        ref.rsplit("/", 1)[1]: copied.run("git", "show", f"{ref}:metrics/tiny/report.md", check=False).stdout for ref in reference
+    }
+    assert "## Primary endpoint, queued" in texts["new-code"]
+    assert "## Primary endpoint, queued" not in texts["new-beta"]
+    runs = runs_in(copied.root / "mlflow.db")[before:]
+    assert {run["experiment"] for run in runs} == {"new-beta", "new-code"}
+    assert {run["mlflow.runName"] for run in runs if run["experiment"] == "new-beta"} == {
+        "train-isometric-tiny",
+        "attack-isometric-tiny",
+        "compare-tiny",
+    }
+
+
+def test_a_clean_clone_gives_the_same_bytes(finished, tmp_path):
+    finished.run("git", "clone", "-q", str(finished.root), str(tmp_path / "clone"))
+    clone = type(finished)(tmp_path / "clone")
+    clone.run("dvc", "repro")
+    assert clone.tracked() == ""
+    assert (clone.root / "dvc.lock").read_bytes() == (finished.root / "dvc.lock").read_bytes()
+    assert "OUTSIDE" not in clone.run("python", "-m", "isorobust.commands.verify").stdout
+    clone.run("python", "-m", "isorobust.commands.sync")
+    assert len(runs_in(clone.root / "mlflow.db")) == 7
+
+
+@pytest.mark.parametrize("moment", [3.0, 6.0])
+def test_a_killed_stage_and_a_new_repro_give_the_same_bytes(copied, moment):
+    """The whole group is killed, at two moments; a result half-written would be kept or change the bytes."""
+    expected = published(copied, "tiny"), (copied.root / "dvc.lock").read_bytes()
+    for folder in ("models", "results", ".dvc/cache", ".dvc/tmp", ".isorobust"):
+        shutil.rmtree(copied.root / folder)
+    environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"}
+    stage = ["python", "-m", "stages.attack", "baseline", "data/tiny", "models/tiny", "results/tiny/attack"]
+    copied.run("python", "-m", "stages.train_baseline", "data/tiny", "models/tiny", "results/tiny/train")
+    process = subprocess.Popen(stage, cwd=copied.root, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    copied.run("dvc", "repro")
+    assert (published(copied, "tiny"), (copied.root / "dvc.lock").read_bytes()) == expected
+
+
+MISTAKES = {
+    "unknown data set": (lambda t: t["data"].update(name="minst"), "data.name: found 'minst'; allowed: cifar10"),
+    "misspelt key": (lambda t: t["recipes"]["tiny"]["training"].update(epoch=3), "epoch: unknown key (did you mean 'epochs'?)"),
+    "huge eps": (lambda t: t["recipes"]["tiny"]["attack"]["eps"].update(linf=[8]), "found 8.0; allowed: a radius"),
+    "a block is gone": (lambda t: t["recipes"]["tiny"].pop("training"), "'training' is missing"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), MISTAKES.values(), ids=MISTAKES.keys())
+def test_a_mistake_is_told_before_anything_changes(copied, change, message):
+    before = published(copied, "tiny")
+    copied.edit_params(change)
+    done = copied.run("dvc", "repro", check=False)
+    assert done.returncode != 0
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert published(copied, "tiny") == before
+
+
+def test_a_missing_or_damaged_input_is_told(copied):
+    def stage(*words):
+        done = copied.run("python", "-m", *words, check=False)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        return done.stderr
+
+    folders = ("data/tiny", "models/tiny", "results/tiny/attack")
+    model = copied.root / "models/tiny/isometric.safetensors"
+    content = model.read_bytes()
+    model.unlink()  # a link into the cache may be read-only
+    model.write_bytes(content[:-5])
+    assert "error: models/tiny/isometric.safetensors: damaged" in stage("stages.attack", "isometric", *folders)
+    model.unlink()
+    assert "no such file" in stage("stages.attack", "isometric", *folders)
+    (copied.root / "data/tiny/test.npz").unlink()
+    assert "error: data/tiny/test.npz: no such file" in stage("stages.attack", "baseline", *folders)
+    (copied.root / "results/tiny/attack/baseline.json").unlink()
+    told = stage("stages.compare", "results/tiny", "metrics/tiny")
+    assert "error: results/tiny/attack/baseline.json: no such file; `dvc repro` writes it" in told
+
+
+def test_training_that_diverges_leaves_no_output(copied):
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["training"].update(learning_rate=1e38))
+    done = copied.run("dvc", "repro", "train-baseline", check=False)
+    assert done.returncode != 0 and "training diverged: loss is" in done.stderr
+    assert not (copied.root / "models/tiny/baseline.safetensors").exists()
+
+
+def test_an_unreachable_mlflow_stops_nothing(copied):
+    path = copied.root / "src/isorobust/compare/tables.py"
+    path.write_text(path.read_text() + "# a remark\n")
+    done = copied.run("dvc", "repro", MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert "going on without" in done.stderr
+
+
+def test_stale_results_and_their_provenance_are_told(copied):
+    copied.run("dvc", "exp", "run", "-S", "data.name=other")
+    copied.commit("other")
+    copied.run("python", "-m", "isorobust.commands.provenance", "write")
+    copied.run("dvc", "exp", "run", "-S", "data.name=tiny")
+    copied.commit("tiny again")
+    told = copied.run("python", "-m", "isorobust.commands.provenance", "stale").stdout
+    assert "other: current (commit " in told and "tiny: described by dvc.lock" in told
+    path = copied.root / "src/isorobust/training/fit.py"
+    path.write_text(path.read_text() + "# a remark\n")
+    done = copied.run("python", "-m", "isorobust.commands.provenance", "stale", check=False)
+    assert done.returncode == 1 and "other: STALE" in done.stdout and "src/isorobust/training/fit.py changed" in done.stdout

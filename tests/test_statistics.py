@@ -1,0 +1,122 @@
+"""Intervals: coverage by simulation, closed forms, edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from isorobust.statistics import crossed_variance, difference, mean_over_seeds, rate
+
+SEEDS, SAMPLES, TRIALS = 5, 400, 2000
+SPREADS = {"no seed spread": 0.0, "small seed spread": 0.1, "large seed spread": 0.5}
+
+
+def draw(rng, spread, shift=0.0, samples=None):
+    """Correctness `[S, N]` of a probit model with seed, sample and own parts; the sample part can be shared."""
+    seed = spread * rng.standard_normal((SEEDS, 1))
+    samples = rng.standard_normal((1, SAMPLES)) if samples is None else samples
+    return (shift + seed + samples + rng.standard_normal((SEEDS, SAMPLES))) > 0, samples
+
+
+def truth(spread, shift):
+    return stats.norm.cdf(shift / np.sqrt(2 + spread**2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS.keys())
+def test_rate_intervals_cover_95_percent(rng, spread):
+    hits = 0
+    for _ in range(TRIALS):
+        interval = rate(draw(rng, spread, 0.3)[0])
+        hits += interval.lo <= truth(spread, 0.3) <= interval.hi
+    assert 0.93 <= hits / TRIALS <= 0.97
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS.keys())
+def test_paired_difference_intervals_cover_95_percent(rng, spread):
+    hits, expected = 0, truth(spread, 0.3) - truth(spread, 0.2)
+    for _ in range(TRIALS):
+        first, samples = draw(rng, spread, 0.3)
+        second, _ = draw(rng, spread, 0.2, samples)
+        interval = difference(first, second)
+        hits += interval.lo <= expected <= interval.hi
+    assert 0.93 <= hits / TRIALS <= 0.97
+
+
+@pytest.mark.slow
+def test_a_bootstrap_over_samples_would_not_cover(rng):
+    """The planted failure: what the interval above is there for."""
+    hits = 0
+    for _ in range(300):
+        flags = draw(rng, 0.5, 0.3)[0].mean(axis=0)
+        means = [flags[rng.integers(0, SAMPLES, SAMPLES)].mean() for _ in range(200)]
+        low, high = np.percentile(means, [2.5, 97.5])
+        hits += low <= truth(0.5, 0.3) <= high
+    assert hits / 300 < 0.6
+
+
+def test_crossed_variance_equals_the_sums_of_squares_written_out():
+    values = np.array([[1.0, 0, 1, 1], [0, 0, 1, 0], [1, 0, 1, 1]])
+    s, n = values.shape
+    mean = values.mean()
+    seed = sum(n * (values[i].mean() - mean) ** 2 for i in range(s)) / (s - 1)
+    sample = sum(s * (values[:, j].mean() - mean) ** 2 for j in range(n)) / (n - 1)
+    rest = sum((values[i, j] - values[i].mean() - values[:, j].mean() + mean) ** 2 for i in range(s) for j in range(n)) / (
+        (s - 1) * (n - 1)
+    )
+    assert crossed_variance(values)[0] == pytest.approx((seed + sample - rest) / (s * n))
+
+
+def test_one_seed_gives_the_wilson_interval(rng):
+    flags = rng.random((1, 300)) < 0.8
+    interval = rate(flags)
+    reference = stats.binomtest(int(flags.sum()), 300).proportion_ci(method="wilson")
+    assert (interval.lo, interval.hi) == pytest.approx((reference.low, reference.high), abs=2e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_all_right_or_all_wrong_keeps_a_width(value):
+    interval = rate(np.full((5, 100), value == 1.0))
+    assert interval.value == value
+    assert 0 <= interval.lo <= interval.value <= interval.hi <= 1
+    assert interval.hi - interval.lo == pytest.approx(0.037, abs=0.002)
+
+
+def test_no_differing_pair_keeps_a_width():
+    flags = np.ones((5, 100), bool)
+    interval = difference(flags, flags)
+    assert (interval.value, interval.lo, interval.hi) == pytest.approx((0, -0.036, 0.036), abs=1e-3)
+
+
+def test_pairing_narrows_the_interval(rng):
+    first, samples = draw(rng, 0.0, 0.3)
+    second, _ = draw(rng, 0.0, 0.2, samples)
+    unrelated, _ = draw(rng, 0.0, 0.2)
+    paired, apart = difference(first, second), difference(first, unrelated)
+    assert paired.hi - paired.lo < 0.8 * (apart.hi - apart.lo)
+
+
+def test_intervals_stay_inside_their_range(rng):
+    for p in (0.001, 0.01, 0.5, 0.99):
+        interval = rate(rng.random((5, 50)) < p)
+        assert 0 <= interval.lo <= interval.value <= interval.hi <= 1
+
+
+def test_mean_over_seeds_is_students_interval():
+    values = np.array([1.0, 2.0, 4.0])
+    low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
+    assert mean_over_seeds(values) == pytest.approx((values.mean(), low, high))
+    assert mean_over_seeds(values[:1]) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("flags", [np.ones(3), np.ones((0, 3)), np.ones((2, 3, 1))], ids=["1-d", "empty", "3-d"])
+def test_flags_of_another_shape_are_refused(flags):
+    with pytest.raises(ValueError, match="seeds, samples"):
+        rate(flags)
+
+
+def test_unpaired_shapes_are_refused():
+    with pytest.raises(ValueError, match="share their shape"):
+        difference(np.ones((2, 3)), np.ones((2, 4)))

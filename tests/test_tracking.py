@@ -1,0 +1,109 @@
+"""The MLflow mirror against a real sqlite database."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from isorobust import tracking
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with params.yaml and a result, as the present one."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("DVC_ROOT", "MLFLOW_TRACKING_URI", "DVC_EXP_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "isometric.json").write_text(json.dumps({"val_accuracy": {"value": 0.9, "lo": 0.8, "hi": 0.95, "n": 10}}))
+    (tmp_path / "isometric.csv").write_text("epoch,train_loss,val_accuracy\n1,2.0,0.5\n2,1.0,0.9\n")
+    return tmp_path
+
+
+def record(workplace, **more):
+    facts = {"threads": "2", "device": "cpu", "torch": "x"}
+    return tracking.Record(
+        "train", "isometric", "mnist-5k", workplace / "isometric.json", workplace / "isometric.csv", facts=facts, **more
+    )
+
+
+def in_a_process(workplace) -> subprocess.Popen:
+    """Log the record from a process of its own."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from isorobust import tracking\n"
+        "r = tracking.Record('train', 'isometric', 'mnist-5k', Path('isometric.json'), Path('isometric.csv'))\n"
+        "sys.exit(0 if tracking.log(r) else 3)"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(ROOT / "src")], cwd=workplace)
+
+
+def runs():
+    client, experiment = tracking._client()
+    return list(client.search_runs([experiment])), client
+
+
+def test_a_run_holds_params_epoch_metrics_artifacts_and_tags(workplace):
+    assert tracking.log(record(workplace))
+    (run,), client = runs()
+    assert run.info.status == "FINISHED" and run.info.run_name == "train-isometric-mnist-5k"
+    assert run.data.metrics["val_accuracy.value"] == 0.9
+    assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "epoch/train_loss")] == [(1, 2.0), (2, 1.0)]
+    assert run.data.params["arm.beta"] == "0.1" and run.data.params["training.epochs"] == "86"
+    wanted = {"data": "mnist-5k", "arm": "isometric", "stage": "train", "threads": "2", "restored": "false"}
+    assert wanted.items() <= run.data.tags.items() and {"commit", "dirty", "experiment", "device"} <= run.data.tags.keys()
+    assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"isometric.json", "isometric.csv"}
+
+
+def test_sync_writes_only_what_is_missing(workplace):
+    assert tracking.sync([record(workplace)]) == (1, 0)
+    assert tracking.sync([record(workplace)]) == (0, 1)
+    (workplace / "isometric.json").write_text("{}")
+    assert tracking.sync([record(workplace)]) == (1, 0)
+    assert sorted(run.data.tags["restored"] for run in runs()[0]) == ["true", "true"]
+
+
+def test_a_lost_database_is_rebuilt(workplace):
+    assert in_a_process(workplace).wait(timeout=120) == 0
+    (workplace / "mlflow.db").unlink()  # by another process, as in life: MLflow keeps a database it has open
+    assert tracking.sync([record(workplace)]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://127.0.0.1:9", "sqlite:////proc/nothing/mlflow.db", "nonsense://x"],
+    ids=["dead server", "no folder", "unknown"],
+)
+def test_an_unreachable_mlflow_is_reported_and_nothing_else(workplace, monkeypatch, capsys, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert tracking.log(record(workplace)) is False
+    told = capsys.readouterr().err
+    assert f"tracking: MLflow at {uri} failed" in told and "going on without" in told and "Traceback" not in told
+
+
+def test_a_queued_copy_logs_to_the_main_checkout(workplace, monkeypatch):
+    copy = workplace / "copy"
+    copy.mkdir()
+    (copy / "params.yaml").write_text((workplace / "params.yaml").read_text())
+    monkeypatch.chdir(copy)
+    monkeypatch.setenv("DVC_ROOT", str(workplace))
+    monkeypatch.setenv("DVC_EXP_NAME", "sly-fox")
+    assert tracking.log(record(workplace))
+    assert (workplace / "mlflow.db").exists() and not (copy / "mlflow.db").exists()
+    (run,), _ = runs()
+    assert run.data.tags["experiment"] == "sly-fox"
+    assert run.info.artifact_uri.startswith(workplace.as_uri())
+
+
+@pytest.mark.slow
+def test_several_processes_on_a_fresh_database(workplace):
+    processes = [in_a_process(workplace) for _ in range(4)]
+    assert [p.wait(timeout=120) for p in processes] == [0, 0, 0, 0]
+    assert len(runs()[0]) == 4
+
+
+def test_names_fit_mlflows_alphabet():
+    assert tracking._name("robust.linf.0.1[x]=@,") == "robust.linf.0.1_x____"

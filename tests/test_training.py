@@ -1,0 +1,123 @@
+"""Training: together or in turn, seeds independent of each other, stopping at NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import NETWORKS
+
+from isorobust.errors import UserError
+from isorobust.networks.stack import Stack
+from isorobust.networks.zoo import build
+from isorobust.objectives import settings as arms
+from isorobust.objectives.losses import OBJECTIVES, Batch, pgd_images
+from isorobust.training.fit import fit
+from isorobust.training.settings import TrainingSettings
+
+ARMS = {
+    "cross-entropy": arms.CrossEntropy(objective="cross-entropy"),
+    "isometric": arms.Isometric(objective="isometric", beta=0.5),
+    "isometric pairs k=2": arms.Isometric(objective="isometric", beta=0.5, reduction="pairs", neighbours=2),
+    "adversarial linf": arms.Adversarial(objective="adversarial", norm="linf", eps=0.1, steps=2),
+    "adversarial l2": arms.Adversarial(objective="adversarial", norm="l2", eps=0.5, steps=2),
+}
+every_arm = pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS.keys())
+
+
+def train(splits, arm, seeds=(0, 1, 2), mode="auto", network="tanh-mlp", dtype=torch.float32, epochs=2, count=None, **more):
+    options = TrainingSettings(epochs=epochs, batch_size=50, learning_rate=3e-3, seeds=mode, **more)
+    networks = [build(NETWORKS[network], splits.train.images.shape[1:], 5, seed=s).to(dtype) for s in seeds]
+    return fit(networks, list(seeds), splits.train.first(count or 400), splits.val, arm, options)
+
+
+@every_arm
+def test_mlp_seeds_stacked_equal_seeds_in_turn_bit_for_bit(splits, arm):
+    stacked, loop = (train(splits, arm, mode=mode) for mode in ("stacked", "loop"))
+    assert stacked.state.keys() == loop.state.keys()
+    for name in stacked.state:
+        assert torch.equal(stacked.state[name], loop.state[name]), name
+    for name in stacked.history:
+        assert np.array_equal(stacked.history[name], loop.history[name]), name
+
+
+@pytest.mark.parametrize("network", ["small-cnn", "conv-features", "resnet18"])
+@pytest.mark.parametrize("arm", ["cross-entropy", "isometric", "adversarial linf"])
+def test_other_networks_stacked_equal_in_turn_in_float64(splits, network, arm):
+    """Batch-norm statistics included; a few steps, because rounding grows."""
+    steps = {"seeds": (0, 1), "network": network, "dtype": torch.float64, "epochs": 1, "count": 150}
+    stacked, loop = (train(splits, ARMS[arm], mode=mode, **steps) for mode in ("stacked", "loop"))
+    for name in stacked.state:
+        torch.testing.assert_close(stacked.state[name], loop.state[name], rtol=1e-9, atol=1e-10)
+
+
+@every_arm
+def test_a_seed_does_not_depend_on_the_others(splits, arm):
+    alone, among = train(splits, arm, seeds=(2,)), train(splits, arm, seeds=(0, 1, 2))
+    assert all(torch.equal(alone.state[name][0], among.state[name][2]) for name in alone.state)
+
+
+def test_seeds_differ_in_weights_and_order(splits):
+    state = train(splits, ARMS["cross-entropy"]).state
+    assert not torch.equal(state["head.weight"][0], state["head.weight"][1])
+
+
+def test_the_same_call_gives_the_same_bytes_and_leaves_the_global_stream_alone(splits):
+    torch.manual_seed(9)
+    expected = torch.rand(4)
+    torch.manual_seed(9)
+    first = train(splits, ARMS["adversarial linf"])
+    assert torch.equal(torch.rand(4), expected)
+    torch.manual_seed(1)
+    second = train(splits, ARMS["adversarial linf"])
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+
+
+def test_it_learns(splits):
+    trained = train(splits, ARMS["cross-entropy"], epochs=15)
+    assert trained.history["val_accuracy"][-1].mean() > 0.9
+    assert np.array_equal(trained.val_correct.mean(axis=1), trained.history["val_accuracy"][-1])
+
+
+def test_the_isometric_term_falls_when_it_is_weighted(splits):
+    weighted = train(splits, arms.Isometric(objective="isometric", beta=10.0), epochs=6)
+    watched = train(splits, arms.Isometric(objective="isometric", beta=0.0), epochs=6)
+    assert weighted.history["train_isometric"][-1].mean() < 0.5 * watched.history["train_isometric"][-1].mean()
+    plain = train(splits, ARMS["cross-entropy"], epochs=6)
+    assert torch.equal(watched.state["head.weight"], plain.state["head.weight"])  # beta 0 is the baseline
+
+
+@pytest.mark.parametrize("mode", ["stacked", "loop"])
+def test_a_loss_that_is_not_finite_stops_and_says_where(splits, mode):
+    with pytest.raises(UserError, match=r"training diverged: loss is nan at epoch 1, step 1, seed 1"):
+        options = TrainingSettings(epochs=1, batch_size=50, learning_rate=1e-3, seeds=mode)
+        networks = [build(NETWORKS["tanh-mlp"], (1, 8, 8), 5, seed=s) for s in (0, 1)]
+        with torch.no_grad():
+            networks[1].head.bias.fill_(float("nan"))
+        fit(networks, [0, 1], splits.train, splits.val, ARMS["cross-entropy"], options)
+
+
+def batch_of(splits, size=3, count=20):
+    images = torch.from_numpy(splits.train.images[:count]).float().div(255).expand(size, -1, -1, -1, -1)
+    labels = torch.from_numpy(splits.train.labels[:count]).expand(size, -1)
+    return Batch(images, labels, [torch.Generator().manual_seed(s) for s in range(size)])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_training_pgd_keeps_ball_and_box_and_raises_the_loss(splits, trained, norm):
+    eps = {"linf": 0.1, "l2": 1.0}[norm]
+    stack, batch = Stack([trained]), batch_of(splits, 1)
+    options = arms.Adversarial(objective="adversarial", norm=norm, eps=eps, steps=5)
+    images = pgd_images(stack, batch, options)
+    delta = (images - batch.images).flatten(2)
+    length = delta.abs().amax(2) if norm == "linf" else delta.norm(dim=2)
+    assert length.max() <= eps + 1e-6 and images.min() >= 0 and images.max() <= 1
+    plain = OBJECTIVES["cross-entropy"](stack, batch, None).total
+    attacked = OBJECTIVES["adversarial"](stack, batch_of(splits, 1), options).total
+    assert attacked > 2 * plain
+    assert not images.requires_grad and all(w.grad is None for w in stack.parameters())
+
+
+def test_partial_batches_and_prime_sizes_train(splits):
+    trained = train(splits, ARMS["isometric"], count=101, epochs=1)
+    assert np.isfinite(trained.history["train_loss"]).all()

@@ -1,0 +1,185 @@
+"""dvc.yaml, params.yaml and the code say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+import yaml
+from closure import EXEMPT, ROOT, closure, imports, path_of
+
+from isorobust.params import Params
+from stages import attack, compare, download, train
+
+PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].items()}
+ARMS = yaml.safe_load((ROOT / "params.yaml").read_text())["arms"]
+CODE = sorted(p.relative_to(ROOT) for folder in ("src", "stages") for p in (ROOT / folder).rglob("*.py"))
+each_stage = pytest.mark.parametrize("name", STAGES)
+
+
+def module_of(stage):
+    return re.match(r"python -m (\S+)", stage["cmd"])[1]
+
+
+def files_of(entries):
+    return [next(iter(e)) if isinstance(e, dict) else e for e in entries]
+
+
+def test_the_stages_are_those_promised():
+    assert set(STAGES) == {"download", "attack", "compare", *(f"train-{arm}" for arm in ARMS)}
+    assert PIPELINE["stages"]["attack"]["foreach"] == "${arms}"
+    for name in ("download", "train-baseline", "train-isometric", "train-adversarial", "attack", "compare"):
+        assert module_of(STAGES[name]) == f"stages.{name.replace('-', '_')}"
+
+
+@each_stage
+def test_code_deps_are_the_import_closure(name):
+    declared = {d for d in STAGES[name]["deps"] if d.endswith(".py")}
+    assert declared == closure(module_of(STAGES[name])), "declare exactly the files that the stage imports"
+
+
+@each_stage
+def test_runtime_pins_are_a_dep(name):
+    assert "requirements.txt" in STAGES[name]["deps"]
+    assert ("requirements-torchattacks.txt" in STAGES[name]["deps"]) == (name == "attack")
+
+
+def test_exempt_modules_write_no_output():
+    """They may not import what writes results, save the tracking mirror, which writes to MLflow alone."""
+    for module in EXEMPT:
+        assert path_of(module), f"{module} is gone"
+        tree = ast.parse(path_of(module).read_text())
+        called = {n.func.attr for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)}
+        assert not called & {"write_bytes", "write_text", "write_json", "write_csv", "write_npz", "save"}
+
+
+LOADERS = {
+    "download": lambda params: download.load(params),
+    "attack": lambda params: attack.load(params),
+    "compare": lambda params: compare.load(params),
+    **{f"train-{arm}": lambda params, arm=arm: train.load(params, arm) for arm in ARMS},
+}
+
+
+@each_stage
+def test_declared_params_are_those_read(name):
+    params = Params.read(ROOT / "params.yaml")
+    params.tree["data"]["name"] = "mnist"  # the recipe that uses every arm
+    LOADERS[name](params)
+    declared = {key.replace("${data.name}", "mnist") for key in STAGES[name]["params"]}
+    assert declared == set(params.asked)
+
+
+def test_every_key_of_a_recipe_is_read_by_a_stage():
+    declared = {key for stage in STAGES.values() for key in stage["params"]}
+    recipe = Params.read(ROOT / "params.yaml").tree["recipes"]["mnist"]
+    for block in recipe:
+        keys = [f"arms.{arm}" for arm in recipe["arms"]] if block == "arms" else [block]
+        for key in keys:
+            assert f"recipes.${{data.name}}.{key}" in declared, f"no stage reads {key}"
+
+
+@each_stage
+def test_only_evaluation_sees_the_test_images(name):
+    sees = any("test.npz" in dep for dep in STAGES[name]["deps"])
+    assert sees == (name == "attack")
+    assert not any(dep.rstrip("/").endswith("data/${data.name}") for dep in STAGES[name]["deps"])
+
+
+def test_compare_takes_every_arms_files_and_is_alone_in_metrics():
+    results = "results/${data.name}"
+    wanted = {
+        f"{results}/{f}"
+        for arm in ARMS
+        for f in (f"train/{arm}.json", f"train/{arm}.csv", f"attack/{arm}.json", f"attack/{arm}.npz")
+    }
+    assert wanted == {d for d in STAGES["compare"]["deps"] if d.startswith("results/")}
+    published = {f"metrics/${{data.name}}/{part}/{arm}.json" for part in ("train", "attack") for arm in ARMS}
+    outs = files_of(STAGES["compare"]["outs"])
+    assert published <= set(outs)
+    for entry in STAGES["compare"]["outs"]:
+        tracked = files_of([entry])[0].startswith("metrics/")
+        assert isinstance(entry, dict) == tracked and (not tracked or next(iter(entry.values())) == {"cache": False})
+    for name, stage in STAGES.items():
+        if name != "compare":
+            written = files_of([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])])
+            assert not any(path.startswith("metrics/") for path in written)
+            assert not any(isinstance(e, dict) for e in stage.get("outs", []))
+
+
+def test_top_level_metrics_and_plots_are_what_compare_writes():
+    outs = set(files_of(STAGES["compare"]["outs"]))
+    plotted = {path for plot in PIPELINE["plots"] for body in plot.values() for path in body["y"]}
+    assert set(PIPELINE["metrics"]) | plotted <= outs
+    assert PIPELINE["metrics"] == ["metrics/${data.name}/summary.json"]
+
+
+def test_no_path_of_the_pipeline_stands_in_code():
+    for file in CODE:
+        if "commands" in file.parts:
+            continue  # they work on the published folders, which they name once
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            if (
+                isinstance(node, ast.Constant)
+                and isinstance(node.value, str)
+                and not isinstance(getattr(node, "parent", None), ast.Expr)
+            ):
+                assert not re.fullmatch(r"(data|models|results|metrics)/\S*", node.value), f"{file}: {node.value}"
+
+
+FORBIDDEN = {  # who may import what: (package, modules allowed to)
+    "mlflow": {"isorobust.tracking"},
+    "torchattacks": {"isorobust.attacks.perturb", "isorobust.commands.bench"},  # the benchmark measures against it
+    "matplotlib": {"isorobust.compare.plots"},
+    "safetensors": {"isorobust.networks.checkpoint", "isorobust.skipped"},
+    "dvc": set(),
+}
+
+
+def module_name(file):
+    parts = file.with_suffix("").parts
+    return ".".join(parts[1:] if parts[0] == "src" else parts)
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_one_module_per_outside_tool(package):
+    users = set()
+    for file in CODE:
+        for node in ast.walk(ast.parse((ROOT / file).read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.split(".")[0] == package for name in names):
+                users.add(module_name(file))
+    assert users <= FORBIDDEN[package]
+
+
+def test_imports_go_one_way():
+    """The library does not import stages; domain code neither tracks nor builds paths; training and attacks stay apart."""
+    for file in CODE:
+        name, used = module_name(file), imports(ROOT / file)
+        if name.startswith("isorobust"):
+            assert not any(m.startswith("stages") for m in used), name
+        if not name.startswith(("isorobust.commands", "stages")):
+            assert "isorobust.tracking" not in used, name
+        if name.startswith("isorobust.attacks"):
+            assert not any(m.startswith(("isorobust.training", "isorobust.compare")) for m in used), name
+        if name.startswith("isorobust.training"):
+            assert not any(m.startswith(("isorobust.attacks", "isorobust.compare")) for m in used), name
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; sys.path.insert(0, 'src'); import isorobust; "
+        "print([m for m in ('torch', 'numpy', 'mlflow') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_every_committed_name_in_gitignore_covers_the_pipelines_outputs():
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert {"/data/", "/models/", "/results/"} <= set(ignored)
