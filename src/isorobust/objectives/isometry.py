@@ -31,7 +31,7 @@ def isometric_loss(
     divides by N^2, zeros of other classes and the diagonal included, as the published code does;
     `"pairs"` divides by the ordered same-class pairs i != j that are kept. `neighbours=k` keeps a
     pair if either is among the other's k nearest of its class by input distance (ties: lower
-    index); None keeps all. Distances are taken by differences, so identical rows are exactly 0
+    index); None keeps all. Small distances are taken by differences, so identical rows are exactly 0
     apart; the gradient there is 0. Without any pair the loss is 0 with zero gradient.
     Errors: ValueError for shapes that do not fit, a scale or k not above 0, an unknown reduction.
     """
@@ -65,7 +65,10 @@ def stacked_isometric_loss(
     stacks, count = labels.shape
     stack, first, second = same_class_pairs(labels)
     rows_a, rows_b = stack * count + first, stack * count + second
-    target = _distances(inputs, rows_a, rows_b)
+    if inputs.requires_grad:
+        target = _distances(inputs, rows_a, rows_b)
+    else:
+        target = _constant_distances(inputs, stack, first, second)
     if neighbours is not None and len(stack):
         keep = _near(target, stack, first, second, stacks, count, neighbours)
         stack, rows_a, rows_b, target = stack[keep], rows_a[keep], rows_b[keep], target[keep]
@@ -93,6 +96,25 @@ def _distances(x: Tensor, rows_a: Tensor, rows_b: Tensor) -> Tensor:
     """
     flat = x.reshape(x.shape[0] * x.shape[1], -1)
     return torch.linalg.vector_norm(flat.index_select(0, rows_a) - flat.index_select(0, rows_b), dim=1)
+
+
+def _constant_distances(x: Tensor, stack: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """The same distances without gradient, through one product per stack: half the time of the differences.
+
+    The product formula loses digits where rows are close, so those distances, a hundredth of the
+    rows' squared lengths and less, are taken by differences after all.
+    """
+    flat = x.flatten(2)
+    products = torch.bmm(flat, flat.transpose(1, 2))
+    squares = products.diagonal(dim1=1, dim2=2)
+    lengths = squares[stack, first] + squares[stack, second]
+    squared = lengths - 2 * products[stack, first, second]
+    close = (squared < 0.01 * lengths).nonzero().flatten()
+    distances = squared.clamp(min=0).sqrt()
+    if len(close):
+        count = x.shape[1]
+        distances[close] = _distances(x, (stack * count + first)[close], (stack * count + second)[close])
+    return distances
 
 
 def _near(distance: Tensor, stack: Tensor, first: Tensor, second: Tensor, stacks: int, count: int, k: int) -> Tensor:
