@@ -62,7 +62,7 @@ def test_tensors(splits) -> tuple[torch.Tensor, torch.Tensor]:
 def tiny_recipe(params: dict, name: str, seed: int) -> None:
     """Add a data set that trains and attacks in seconds, and its recipe, to a parsed params.yaml."""
     recipe = {
-        "seeds": [0, 1, 2],
+        "seeds": [0, 1],
         "network": {"name": "tanh-mlp", "width": 12, "hidden_layers": 2},
         "training": {"epochs": 4, "batch_size": 50, "learning_rate": 0.005, "seeds": "auto"},
         "arms": {
@@ -73,7 +73,7 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
         },
         "attack": {
             "batch": 20,
-            "eps": {"linf": [0.05, 0.1], "l2": [0.5]},
+            "eps": {"linf": [0.1], "l2": [0.5]},
             "attacks": {
                 "paper-fgsm": {"gradient_batch": 10},
                 "fgsm": {},
@@ -82,7 +82,7 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
                 "transfer": {"steps": 5},
             },
             "worst-case": {
-                "eps": {"linf": [0.05, 0.1]},
+                "eps": {"linf": [0.1]},
                 "images": 20,
                 "batch": 10,
                 "apgd_steps": 5,
@@ -94,7 +94,7 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
         },
         "compare": {
             "reference": "baseline",
-            "primary": {"arm": "isometric", "attack": "worst-case", "norm": "linf", "eps": [0.05, 0.1]},
+            "primary": {"arm": "isometric", "attack": "worst-case", "norm": "linf", "eps": [0.1]},
         },
     }
     source = {"source": "generated", "classes": 4, "size": 8, "train": 200, "val": 40, "test": 40, "seed": seed}
@@ -113,7 +113,6 @@ class Project:
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.root / "src"),
-            "PYTHONDONTWRITEBYTECODE": "1",
             **more.pop("env", {}),
         }
         for name in ("DVC_ROOT", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI"):

@@ -102,7 +102,7 @@ def test_the_summary_has_at_most_20_numbers(count):
 def test_tables_show_every_arm_its_interval_and_failed_checks():
     tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d")
     accuracy = tables.accuracy_table(tree)
-    assert "| isometric (failed: x) | 3 | 100.0 [" in accuracy
+    assert "| L-infinity 0.1 | isometric (failed: x) | 3 | 100.0 [" in accuracy
     assert "| holds | primary |" in tables.verdict_table(tree)
     assert "0.5 FAILED" in tables.checks_table(tree)
     rows = tables.long_rows(tree)

@@ -54,8 +54,12 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, tree: Any) -> None:
+    write_bytes(path, json_bytes(tree))
+
+
+def json_bytes(tree: Any) -> bytes:
     """Indented JSON in the order given. Errors: ValueError for NaN or infinity, which JSON lacks."""
-    write_text(path, json.dumps(_plain(tree), indent=2, allow_nan=False) + "\n")
+    return (json.dumps(_plain(tree), indent=2, allow_nan=False) + "\n").encode()
 
 
 def _plain(node: Any) -> Any:
@@ -82,13 +86,17 @@ def read_json(path: Path | str) -> Any:
 
 
 def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    write_bytes(path, csv_bytes(header, rows))
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     """A table; None becomes an empty field and floats keep 9 digits."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
         writer.writerow(["" if v is None else f"{v:.9g}" if isinstance(v, float) else v for v in row])
-    write_text(path, text.getvalue())
+    return text.getvalue().encode()
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:

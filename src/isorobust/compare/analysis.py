@@ -47,8 +47,10 @@ def _arm(result: ArmResults) -> dict[str, Any]:
             parts = result.arrays["parts/worst-case"].tolist()
             shares = {part: float((fallen == k).mean()) for k, part in enumerate(parts, start=1)}
             felled.setdefault(norm, {})[eps] = {"before": float((fallen == -1).mean()), **shares}
+    worst = [len(flags) for key, flags in result.arrays.items() if key.startswith("fallen/")]
     return {
         "seeds": len(result.seeds),
+        "worst-case-seeds": max(worst, default=0),
         "clean": rate(result.arrays["correct/clean"]).as_dict(),
         "robust": robust,
         "felled-by": felled,

@@ -45,6 +45,9 @@ def robust_accuracy(tree: dict[str, Any]) -> Figure:
                 _worst_case_points(axis, numbers["robust"].get(norm, {}), f"C{number}")
         axis.axhline(0, color="0.85", zorder=0, linewidth=0.8)
         axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", title=_title(attack), ylim=(-3, 103))
+        if len(eps) <= 4:  # too short a range for powers of ten
+            axis.set_xticks(eps, [f"{e:g}" for e in eps])
+            axis.set_xticks([], minor=True)
     axes[0][0].set_ylabel("robust accuracy (%)")
     axes[0][0].legend(frameon=False)
     figure.suptitle(f"{tree['data']}: robust accuracy, 95 % intervals over seeds and images")

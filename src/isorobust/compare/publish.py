@@ -19,22 +19,22 @@ def publish(results_dir: Path, metrics_dir: Path, arms: list[str], settings: Com
     """Compare the arms and write everything; gives the tree of compare.json. Nothing is written before all is computed."""
     results = read(results_dir, arms)
     tree = compare(results, settings, data)
-    files = _figures(results, tree, results_dir / "figures")
+    files: dict[Path, bytes] = _figures(results, tree, results_dir / "figures")
     files[metrics_dir / ROBUST_FIGURE] = plots.png(plots.robust_accuracy(tree))
-    for path, content in files.items():
-        artifacts.write_bytes(path, content)
     for part in ("train", "attack"):
         for arm in arms:
-            artifacts.write_bytes(metrics_dir / part / f"{arm}.json", (results_dir / part / f"{arm}.json").read_bytes())
+            files[metrics_dir / part / f"{arm}.json"] = (results_dir / part / f"{arm}.json").read_bytes()
     for norm in tables.NORM_TITLES:
-        artifacts.write_csv(metrics_dir / f"robust-{norm}.csv", *tables.wide_rows(tree, arms, norm, "strongest"))
-        artifacts.write_csv(metrics_dir / f"paper-fgsm-{norm}.csv", *tables.wide_rows(tree, arms, norm, "paper-fgsm"))
+        files[metrics_dir / f"robust-{norm}.csv"] = artifacts.csv_bytes(*tables.wide_rows(tree, arms, norm, "strongest"))
+        files[metrics_dir / f"paper-fgsm-{norm}.csv"] = artifacts.csv_bytes(*tables.wide_rows(tree, arms, norm, "paper-fgsm"))
     for column, name in (("val_accuracy", "val-accuracy"), ("train_loss", "train-loss")):
-        artifacts.write_csv(metrics_dir / f"{name}.csv", *tables.curve_rows(results, arms, column))
-    artifacts.write_csv(metrics_dir / "compare.csv", tables.CSV_HEADER, tables.long_rows(tree))
-    artifacts.write_text(metrics_dir / "report.md", report(tree, [ROBUST_FIGURE]))
-    artifacts.write_json(metrics_dir / "compare.json", tree)
-    artifacts.write_json(metrics_dir / "summary.json", summary(tree))
+        files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*tables.curve_rows(results, arms, column))
+    files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(tables.CSV_HEADER, tables.long_rows(tree))
+    files[metrics_dir / "report.md"] = report(tree, [ROBUST_FIGURE]).encode()
+    files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
+    files[metrics_dir / "summary.json"] = artifacts.json_bytes(summary(tree))
+    for path, content in files.items():
+        artifacts.write_bytes(path, content)
     return tree
 
 

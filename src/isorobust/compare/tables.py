@@ -15,6 +15,7 @@ ATTACK_TITLES = {
     "worst-case": "worst case",
 }
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2"}
+SHOWN = ("paper-fgsm", "fgsm", "pgd", "worst-case")  # the protocols side by side: as published, standard, worst case
 CSV_HEADER = ["arm", "norm", "eps", "attack", "value", "lo", "hi", "n"]
 
 
@@ -78,31 +79,38 @@ def shown_points(tree: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def accuracy_table(tree: dict[str, Any]) -> str:
-    """Rows: arms; columns: clean, then the paper's FGSM, PGD and the worst case at every radius where it ran."""
-    columns = [
-        (norm, eps, attack)
-        for norm, eps in shown_points(tree)
-        for attack in ("paper-fgsm", "pgd", "worst-case")
-        if any(attack in numbers["robust"].get(norm, {}).get(eps, {}) for numbers in tree["arms"].values())
+    """Rows: every radius where the worst case ran, then arms; columns: clean and the attacks of `SHOWN`."""
+    attacks = [
+        a
+        for a in SHOWN
+        if any(a in _at(numbers, norm, eps) for numbers in tree["arms"].values() for norm, eps in shown_points(tree))
     ]
-    header = ["arm", "seeds", "clean", *(f"{NORM_TITLES[norm]} {eps}, {ATTACK_TITLES[a]}" for norm, eps, a in columns)]
     rows = []
-    for arm, numbers in tree["arms"].items():
-        failed = tree["primary"]["failed-checks"].get(arm, [])
-        name = arm + (f" (failed: {', '.join(failed)})" if failed else "")
-        cells = [percent(numbers["robust"].get(norm, {}).get(eps, {}).get(attack)) for norm, eps, attack in columns]
-        rows.append([name, str(numbers["seeds"]), percent(numbers["clean"]), *cells])
-    return markdown(header, rows)
+    for norm, eps in shown_points(tree):
+        for arm, numbers in tree["arms"].items():
+            failed = tree["primary"]["failed-checks"].get(arm, [])
+            name = arm + (f" (failed: {', '.join(failed)})" if failed else "")
+            cells = [percent(_at(numbers, norm, eps).get(attack)) for attack in attacks]
+            rows.append([f"{NORM_TITLES[norm]} {eps}", name, str(numbers["seeds"]), percent(numbers["clean"]), *cells])
+    return markdown(["ball", "arm", "seeds", "clean", *(ATTACK_TITLES[attack] for attack in attacks)], rows)
+
+
+def _at(numbers: dict[str, Any], norm: str, eps: str) -> dict[str, Any]:
+    return numbers["robust"].get(norm, {}).get(eps, {})
 
 
 def counts_line(tree: dict[str, Any]) -> str:
     """How many images and seeds stand behind the columns."""
     arm = next(iter(tree["arms"].values()))
-    parts = [f"{arm['clean']['n']} test images (clean, paper's FGSM, PGD)"]
+    parts = [f"{arm['clean']['n']} test images"]
     worst = {a["worst-case"]["n"] for by_eps in arm["robust"].values() for a in by_eps.values() if "worst-case" in a}
     if worst:
-        parts.append(f"{max(worst)} images (worst case)")
+        parts.append(f"worst case the first {max(worst)} of them on the first {_worst_seeds(tree)} seeds")
     return "n: " + ", ".join(parts) + ". Percent, with 95 % intervals over seeds and images."
+
+
+def _worst_seeds(tree: dict[str, Any]) -> int:
+    return max(arm["worst-case-seeds"] for arm in tree["arms"].values())
 
 
 def verdict_table(tree: dict[str, Any]) -> str:
@@ -113,7 +121,7 @@ def verdict_table(tree: dict[str, Any]) -> str:
         arm = pair.removesuffix(f"-vs-{reference}")
         rows.append([f"{arm}: clean accuracy is higher", points(numbers["clean"]), verdict(numbers["clean"]), ""])
         for norm, eps in shown_points(tree):
-            for attack in ("paper-fgsm", "pgd", "worst-case"):
+            for attack in SHOWN:
                 estimate = numbers.get(norm, {}).get(eps, {}).get(attack)
                 if estimate is None:
                     continue
