@@ -162,6 +162,8 @@ def copy_project(target: Path) -> Project:
         tree["data"]["name"] = "tiny"
 
     project.edit_params(add)
+    for name in ("other", "tiny") * 2:  # until the additions have the form in which DVC rewrites them
+        project.edit_params(lambda tree, name=name: tree["data"].update(name=name))
     project.commit("start")
     return project
 

@@ -38,6 +38,7 @@ def test_the_committed_file_is_valid(tree):
 M = ("recipes", "mnist-5k")
 MISTAKES = {
     "negative epochs": ((*M, "training", "epochs"), -3, "recipes.mnist-5k.training.epochs: found -3"),
+    "learning rate huge": ((*M, "training", "learning_rate"), 1e38, "training.learning_rate: found 1e+38; allowed: less than or"),
     "epochs as text": ((*M, "training", "epochs"), "five", "training.epochs: found 'five'; allowed: a valid integer"),
     "epochs as truth value": ((*M, "training", "epochs"), True, "training.epochs: found True"),
     "misspelt key": ((*M, "training", "epoch"), 3, "training.epoch: unknown key (did you mean 'epochs'?)"),

@@ -203,7 +203,7 @@ MISTAKES = {
     "unknown data set": (lambda t: t["data"].update(name="minst"), "data.name: found 'minst'; allowed: cifar10"),
     "misspelt key": (lambda t: t["recipes"]["tiny"]["training"].update(epoch=3), "epoch: unknown key (did you mean 'epochs'?)"),
     "huge eps": (lambda t: t["recipes"]["tiny"]["attack"]["eps"].update(linf=[8]), "found 8.0; allowed: a radius"),
-    "a block is gone": (lambda t: t["recipes"]["tiny"].pop("training"), "'training' is missing"),
+    "a block is gone": (lambda t: t["recipes"]["tiny"].pop("training"), "'recipes.tiny.training' are missing"),  # DVC's words
 }
 
 
@@ -239,10 +239,10 @@ def test_a_missing_or_damaged_input_is_told(copied):
 
 
 def test_training_that_diverges_leaves_no_output(copied):
-    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["training"].update(learning_rate=1e38))
-    done = copied.run("dvc", "repro", "train-baseline", check=False)
-    assert done.returncode != 0 and "training diverged: loss is" in done.stderr
-    assert not (copied.root / "models/tiny/baseline.safetensors").exists()
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"].update(beta=1e39))
+    done = copied.run("dvc", "repro", "train-isometric", check=False)
+    assert done.returncode != 0 and "training diverged: loss is inf at epoch 1, step 1, seed 0" in done.stderr
+    assert not (copied.root / "models/tiny/isometric.safetensors").exists()
 
 
 def test_an_unreachable_mlflow_stops_nothing(copied):

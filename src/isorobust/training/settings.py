@@ -14,6 +14,6 @@ Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Distinct]
 class TrainingSettings(Settings):
     epochs: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]
-    learning_rate: Annotated[float, Field(gt=0)]  # of Adam
+    learning_rate: Annotated[float, Field(gt=0, le=100)]  # of Adam
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     seeds: Literal["stacked", "loop", "auto"] = "auto"  # auto: stacked for MLPs, where it is faster
