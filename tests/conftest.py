@@ -151,6 +151,8 @@ def copy_project(target: Path) -> Project:
         if not name.startswith("metrics/") and name != "dvc.lock" and (ROOT / name).exists():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
+    from dvc.utils.hydra import apply_overrides
+
     project = Project(target)
     project.run("git", "init", "-q", "-b", "main")
     project.run("git", "config", "user.name", "test")
@@ -162,8 +164,8 @@ def copy_project(target: Path) -> Project:
         tree["data"]["name"] = "tiny"
 
     project.edit_params(add)
-    for name in ("other", "tiny") * 2:  # until the additions have the form in which DVC rewrites them
-        project.edit_params(lambda tree, name=name: tree["data"].update(name=name))
+    for name in ("other", "tiny"):  # until the additions have the form in which `dvc exp run -S` rewrites them
+        apply_overrides(str(target / "params.yaml"), [f"data.name={name}"])
     project.commit("start")
     return project
 
