@@ -73,14 +73,17 @@ def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
         "i = 0\nwhile True:\n    i += 1; write_bytes(sys.argv[1], bytes([i % 256]) * 200_000)"
     )
     environment = {**os.environ, "PYTHONPATH": str(artifacts.__file__).rsplit("/isorobust/", 1)[0]}
-    for delay in (0.5, 0.53, 0.57, 0.61):
+    for delay in (0.0, 0.011, 0.023, 0.037):
+        path.unlink(missing_ok=True)
         process = subprocess.Popen([sys.executable, "-c", script, str(path)], env=environment)
+        deadline = time.time() + 30
+        while not path.exists() and time.time() < deadline:  # it writes without a pause from here on
+            time.sleep(0.001)
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        if path.exists():
-            content = path.read_bytes()
-            assert len(content) == 200_000 and len(set(content)) == 1
+        content = path.read_bytes()
+        assert len(content) == 200_000 and len(set(content)) == 1
 
 
 def test_written_files_follow_the_umask(tmp_path):
