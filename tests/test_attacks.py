@@ -179,13 +179,31 @@ def test_unknown_attack_norm_and_too_few_classes_are_refused(trained, test_tenso
     assert "apgd-t" not in worst_case_parts(check(settings.WorstCase, {"eps": {}, "images": 1, "batch": 1}, "x"), classes=3)
 
 
-def test_composition_attacks_only_what_stands(trained, test_tensors):
-    problem = problem_for(trained, test_tensors, eps=0.05)
-    standing = torch.arange(80) % 2 == 0
-    parts = {name: OPTIONS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")}
-    fallen = compose(problem, parts, standing).fallen
+COMPOSITION = {name: OPTIONS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")}
+
+
+@each_norm
+def test_composition_attacks_only_what_stands_and_keeps_what_fell_in_smaller_balls(norm, trained, test_tensors):
+    problems = [problem_for(trained, test_tensors, norm, eps=share * RADII[norm]) for share in (0.2, 0.4)]
+    standing = torch.arange(80).expand(2, 80) % 2 == 0
+    fallen = compose(problems, COMPOSITION, standing).fallen
     assert (fallen[~standing] == -1).all() and (fallen[standing] >= 0).all()
-    assert (fallen > 0).any()
+    assert 0 < (fallen[0] > 0).sum() < (fallen[1] > 0).sum()
+    assert (fallen[1][fallen[0] > 0] > 0).all(), "fell in the small ball, stands in the large one"
+
+
+@each_norm
+def test_one_fab_search_for_all_radii_fells_all_that_a_search_for_each_fells(norm, trained, test_tensors):
+    problems = [problem_for(trained, test_tensors, norm, eps=share * RADII[norm]) for share in (0.15, 0.3, 0.6)]
+    with torch.no_grad():
+        right = trained(test_tensors[0]).argmax(1) == test_tensors[1]
+    together = compose(problems, {"fab-t": OPTIONS["fab-t"]}, right.expand(3, -1)).fallen
+    felled = 0
+    for problem, fallen in zip(problems, together):
+        alone = trained(perturb("fab-t", problem, OPTIONS["fab-t"]).images).argmax(1) != problem.labels
+        assert (fallen[alone & right] == 1).all()
+        felled += int((alone & right).sum())
+    assert 0 < felled < 3 * int(right.sum())
 
 
 SETTINGS = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import zlib
 from importlib.metadata import version
@@ -11,7 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from isorobust.errors import UserError, found
+from isorobust.errors import found
 
 Device = Literal["auto", "cpu", "cuda"]
 PACKAGES = ("torch", "torchvision", "torchattacks", "numpy")
@@ -70,11 +69,3 @@ def derive_seed(*parts: object) -> int:
 def generator(*parts: object) -> torch.Generator:
     """A CPU generator seeded from the parts; draws are made on the CPU, so a GPU sees the same numbers."""
     return torch.Generator().manual_seed(derive_seed(*parts))
-
-
-def require_space(path: os.PathLike | str, needed: int) -> None:
-    """Errors: UserError when the disk that holds `path` has fewer than `needed` bytes free."""
-    stat = os.statvfs(path)
-    free = stat.f_bavail * stat.f_frsize
-    if free < needed:
-        raise UserError(f"{path}: {free / 1e6:.0f} MB free on disk; needed: {needed / 1e6:.0f} MB")

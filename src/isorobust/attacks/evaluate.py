@@ -168,36 +168,50 @@ def _worst_case(arrays: Arrays, victims: list[Victim], bench: Bench, store: Stor
     arrays["parts/worst-case"] = np.array(list(parts))
     batches = bench.batches(options.images, options.batch)
     count, seeds = batches[-1].stop, victims[: options.seeds]
-    points = options.eps.points()
+    by_norm: dict[str, list[float]] = {}
+    for norm, eps in options.eps.points():
+        by_norm.setdefault(norm, []).append(eps)
     units = []
-    for norm, eps in points:
-        ran = ran_at(arrays, norm, eps_key(eps)).values()
-        standing = arrays["correct/clean"][: len(seeds), :count].copy()
-        for flags in ran:
-            rows, columns = (min(a, b) for a, b in zip(flags.shape, standing.shape))
-            standing[:rows, :columns] &= flags[:rows, :columns]
+    for norm, radii in by_norm.items():
+        standing = _standing(arrays, norm, radii, len(seeds), count)
         for row, victim in enumerate(seeds):
-            units += [_worst_case_unit(bench, victim, parts, norm, eps, batch, standing[row, batch]) for batch in batches]
+            units += [_worst_case_unit(bench, victim, parts, norm, radii, batch, standing[:, row, batch]) for batch in batches]
     results = iter(store.run(units, "worst-case"))
     excess = 0.0
-    for norm, eps in points:
+    for norm, radii in by_norm.items():
         rows = [[next(results) for _ in batches] for _ in seeds]
-        fallen = np.stack([np.concatenate([unit["fallen"] for unit in row]) for row in rows])
+        fallen = np.stack([np.concatenate([unit["fallen"] for unit in row], axis=1) for row in rows], axis=1)  # [E, S, n]
         excess = max([excess, *(float(unit["excess"]) for row in rows for unit in row)])
-        arrays[f"correct/worst-case/{norm}/{eps_key(eps)}"] = fallen == 0
-        arrays[f"fallen/worst-case/{norm}/{eps_key(eps)}"] = fallen
+        for eps, at_radius in zip(radii, fallen):
+            arrays[f"correct/worst-case/{norm}/{eps_key(eps)}"] = at_radius == 0
+            arrays[f"fallen/worst-case/{norm}/{eps_key(eps)}"] = at_radius
     return excess
 
 
-def _worst_case_unit(bench: Bench, victim: Victim, parts, norm: str, eps: float, batch: slice, standing: np.ndarray) -> Unit:
-    problem = bench.problem(victim, "worst-case", norm, eps, batch)
+def _standing(arrays: Arrays, norm: str, radii: list[float], seeds: int, count: int) -> np.ndarray:
+    """Right when clean and under all attacks that ran at a radius or at a smaller one of `radii`: bool `[E, S, n]`."""
+    standing = arrays["correct/clean"][:seeds, :count].copy()
+    rows = []
+    for eps in radii:
+        for flags in ran_at(arrays, norm, eps_key(eps)).values():
+            height, width = (min(a, b) for a, b in zip(flags.shape, standing.shape))
+            standing[:height, :width] &= flags[:height, :width]
+        rows.append(standing.copy())
+    return np.stack(rows)
+
+
+def _worst_case_unit(
+    bench: Bench, victim: Victim, parts, norm: str, radii: list[float], batch: slice, standing: np.ndarray
+) -> Unit:
+    problems = [bench.problem(victim, "worst-case", norm, eps, batch) for eps in radii]
 
     def compute() -> Arrays:
-        result = compose(problem, parts, torch.from_numpy(standing.copy()).to(bench.device))
+        result = compose(problems, parts, torch.from_numpy(standing.copy()).to(bench.device))
         return {"fallen": result.fallen.cpu().numpy().astype(np.int8), "excess": np.float64(result.excess)}
 
-    key = bench.key(problem, victim, "worst-case", bench.options.worst_case, None)
+    key = bench.key(problems[0], victim, "worst-case", bench.options.worst_case, None)
     key["options"] = {name: part.model_dump(exclude={"eps", "images", "seeds", "batch"}) for name, part in parts.items()}
+    key["radii"] = [[eps_key(problem.eps), str(problem.seed)] for problem in problems]
     return Unit({**key, "standing": artifacts.digest(np.packbits(standing).tobytes())}, compute)
 
 

@@ -65,10 +65,9 @@ def perturb(name: str, problem: Problem, options: Any) -> Perturbed:
     with untouched(*models), torch.random.fork_rng(devices=cuda), torch.enable_grad():
         torch.manual_seed(problem.seed)
         raw = attack(problem, options).detach()
-    finite = raw.isfinite().flatten(1).all(dim=1)
-    raw = torch.where(finite.view(-1, 1, 1, 1), raw, problem.images)
+    raw, finite = _finite(raw, problem.images)
     images = into_ball_and_box(raw, problem.images, problem.norm, problem.eps)
-    excess = float((raw - images).abs().max()) if bool(finite.all()) else float("inf")
+    excess = float((raw - images).abs().max()) if finite else float("inf")
     return Perturbed(images, excess)
 
 
@@ -240,7 +239,7 @@ ATTACKS = {
 
 
 class Composed(NamedTuple):
-    """fallen int64 `[N]`: 0 still standing, k felled by part k (from 1), -1 not standing at the start."""
+    """fallen int64 `[E, N]`, radii by images: 0 still standing, k felled by part k (from 1), -1 not standing at the start."""
 
     fallen: Tensor
     excess: float
@@ -256,18 +255,67 @@ def worst_case_parts(options: settings.WorstCase, classes: int) -> dict[str, Any
     return parts
 
 
-def compose(problem: Problem, parts: dict[str, Any], standing: Tensor) -> Composed:
-    """Run the parts in turn, each on the samples that all before it left standing (`standing` bool `[N]` at the start)."""
+def compose(problems: list[Problem], parts: dict[str, Any], standing: Tensor) -> Composed:
+    """Run the parts in turn, each on the images that all before it left standing.
+
+    `problems` are one model and batch at rising radii of one norm, `standing` bool `[E, N]` at the
+    start. What fells an image in a small ball lies in every larger one too and counts there.
+    """
     fallen = torch.where(standing, 0, -1)
     excess = 0.0
     for number, (name, options) in enumerate(parts.items(), start=1):
-        index = (fallen == 0).nonzero().flatten()
+        if name == "fab-t":
+            excess = max(excess, _fab_t_at_all_radii(problems, options, fallen, number))
+            continue
+        for row, problem in enumerate(problems):
+            index = (fallen[row] == 0).nonzero().flatten()
+            if len(index):
+                part = problem._replace(images=problem.images[index], labels=problem.labels[index])
+                adversarial = perturb(name, part, options)
+                excess = max(excess, adversarial.excess)
+                _fell(fallen[row:], index, _fooled(part, adversarial.images), number)
+    return Composed(fallen, excess)
+
+
+def _fab_t_at_all_radii(problems: list[Problem], options: settings.FAB, fallen: Tensor, number: int) -> float:
+    """One search for all radii: without restarts FAB looks for the nearest adversarial image, whatever eps is.
+
+    Changes `fallen` in place; gives by how much an image had left the box, at most.
+    """
+    first = problems[0]
+    attack = torchattacks.FAB(
+        first.model, **_common(first), steps=options.steps, n_restarts=1, multi_targeted=True, n_classes=first.classes
+    )
+    excess = 0.0
+    for target in range(2, first.classes + 1):  # the class with the target-th largest logit
+        index = (fallen == 0).any(dim=0).nonzero().flatten()
         if not len(index):
             break
-        part = problem._replace(images=problem.images[index], labels=problem.labels[index])
-        adversarial = perturb(name, part, options)
-        excess = max(excess, adversarial.excess)
-        with torch.no_grad(), untouched(problem.model):
-            wrong = problem.model(adversarial.images).argmax(1) != part.labels
-        fallen[index[wrong]] = number
-    return Composed(fallen, excess)
+        part = first._replace(images=first.images[index], labels=first.labels[index])
+        attack.target_class = target
+        with untouched(part.model), torch.random.fork_rng(devices=[part.images.device] if part.images.is_cuda else []):
+            raw = attack.attack_single_run_targeted(part.images, part.labels).detach()
+        raw, finite = _finite(raw, part.images)
+        excess = max(excess, float((raw - raw.clamp(0, 1)).abs().max()) if finite else float("inf"))
+        for row, problem in enumerate(problems):
+            images = into_ball_and_box(raw, part.images, problem.norm, problem.eps)
+            _fell(fallen[row:], index, _fooled(part, images), number)
+    return excess
+
+
+def _fooled(problem: Problem, images: Tensor) -> Tensor:
+    with torch.no_grad(), untouched(problem.model):
+        return problem.model(images).argmax(1) != problem.labels
+
+
+def _fell(fallen: Tensor, index: Tensor, fooled: Tensor, number: int) -> None:
+    """In all rows of `fallen`, those of `index` that were fooled and stood so far fell to part `number`."""
+    now = torch.zeros_like(fallen, dtype=torch.bool)
+    now[:, index[fooled]] = True
+    fallen[now & (fallen == 0)] = number
+
+
+def _finite(images: Tensor, clean: Tensor) -> tuple[Tensor, bool]:
+    """(images, those with a number that is not finite taken back to the clean ones; whether none had)."""
+    finite = images.isfinite().flatten(1).all(dim=1)
+    return torch.where(finite.view(-1, 1, 1, 1), images, clean), bool(finite.all())

@@ -157,13 +157,12 @@ def worst_case_rows(count: int, parts_of: WorstCase) -> list[list[str]]:
     state = fit([network], [0], data.train, data.val, ARM, options).state
     network.load_state_dict({name: tensor[0] for name, tensor in state.items()})
     images, labels = torch.from_numpy(data.test.images[:count]).float() / 255, torch.from_numpy(data.test.labels[:count])
-    rows = []
-    for eps in (0.0464, 0.1):
-        problem = Problem(network.eval(), images, labels, "linf", eps, 0, CLASSES)
-        standing = predict(network, images) == labels
-        took = seconds(lambda problem=problem, standing=standing: compose(problem, worst_case_parts(parts_of, CLASSES), standing))
-        rows.append([f"worst case, L-infinity {eps}, batch {count}", f"{1000 * took / count:.0f} ms per image", "", ""])
-    return rows
+    radii, parts = (0.0464, 0.1), worst_case_parts(parts_of, CLASSES)
+    problems = [Problem(network.eval(), images, labels, "linf", eps, 0, CLASSES) for eps in radii]
+    standing = (predict(network, images) == labels).expand(len(radii), -1)
+    took = seconds(lambda: compose(problems, parts, standing))
+    what = f"worst case, L-infinity {' and '.join(map(str, radii))}, batch {count}"
+    return [[what, f"{1000 * took / count:.0f} ms per image", "", ""]]
 
 
 def memory_row() -> list[str]:
