@@ -39,15 +39,15 @@ class Store:
         """Results in the order of `units`; only those not on file are computed."""
         results = [self._read(unit) for unit in units]
         missing = [i for i, result in enumerate(results) if result is None]
-        # Attack objects are reference cycles that hold images. With thousands of units alive Python's
-        # collector looks at old objects too rarely and gigabytes gather; units set aside, it does not.
+        # Attack objects are reference cycles that hold megabytes of images, but so few objects that
+        # Python's collector sees no need to run; so it runs after each unit, all older objects set aside.
         gc.freeze()
-        gc.collect()
         with progress(len(units), label, "unit") as bar:
             bar.update(len(units) - len(missing))
             for i, arrays in zip(missing, self.execute([units[i] for i in missing]), strict=True):
                 artifacts.write_npz(self.path(units[i]), arrays)
                 results[i] = arrays
+                gc.collect()
                 bar.update()
         gc.unfreeze()
         return results
