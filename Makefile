@@ -6,7 +6,7 @@ SHELL := /bin/bash
 IN_ENV = bin=$$(VENV="$(VENV)" scripts/environment.sh); export PATH="$$bin:$$PATH" PYTHONPATH="$(CURDIR)/src$${PYTHONPATH:+:$$PYTHONPATH}";
 DATA ?=
 
-.PHONY: help setup repro test test-fast lint format bench ui sync tables verify stale provenance clean
+.PHONY: help setup repro toys test test-fast lint format bench ui sync tables verify stale provenance clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ setup: ## create the environment and install the pinned packages
 
 repro: ## run the whole pipeline, mirror it in MLflow, print the comparison
 	@$(IN_ENV) dvc repro; python -m isorobust.commands.sync || true; python -m isorobust.commands.show
+
+toys: ## run the two toy studies alone, rings and torus
+	@$(IN_ENV) dvc repro toys
 
 test: ## the whole test suite
 	@$(IN_ENV) ruff check . && ruff format --check --quiet . && python -m pytest

@@ -8,20 +8,23 @@ from typing import NamedTuple
 
 from isorobust import tracking
 from isorobust.compare.settings import CompareSettings
+from isorobust.errors import choose
 from isorobust.params import Params
 from stages import base
 
 
 class Settings(NamedTuple):
     data: str
-    arms: list[str]
+    arms: dict  # the recipe's blocks, in the order of the list `arms`
     compare: CompareSettings
 
 
 def load(params: Params) -> Settings:
     """All that this stage reads of params.yaml."""
     data = params.get("data", "name")
-    return Settings(data, params.block(list[str], "arms"), params.block(CompareSettings, "recipes", data, "compare"))
+    blocks = params.get("recipes", data, "arms")
+    arms = {arm: choose(blocks, arm, f"{params.name}: recipes.{data}.arms") for arm in params.block(list[str], "arms")}
+    return Settings(data, arms, params.block(CompareSettings, "recipes", data, "compare"))
 
 
 def compare(results: Path, metrics: Path) -> tracking.Record:

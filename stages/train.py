@@ -1,4 +1,4 @@
-"""Train one arm on all its seeds: `python -m stages.train ARM DATA_DIR MODEL_DIR RESULT_DIR`."""
+"""Train one arm on all its seeds: `python -m stages.train ARM DATA_DIR MODEL_DIR RESULT_DIR [SWEEP_DIR]`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
+from isorobust import artifacts, skipped, tracking
 from isorobust.params import SKIP, Params
 from stages import base
 
@@ -21,18 +21,21 @@ class Settings(NamedTuple):
     threads: int = 0
 
 
-def load(params: Params, arm: str) -> Settings:
-    """All that this stage reads of params.yaml."""
+def load(params: Params, arm: str, choice: dict | None = None) -> Settings:
+    """All that this stage reads of params.yaml; `choice`: what the sweep chose for a tuned arm."""
     data = params.get("data", "name")
-    if params.get("recipes", data, "arms", arm) == SKIP:
+    blocks = {arm: params.get("recipes", data, "arms", arm)}
+    if blocks[arm] == SKIP:
         return Settings(data, SKIP)
     from isorobust.networks.settings import NetworkSettings
-    from isorobust.objectives.settings import ArmSettings
+    from isorobust.objectives.settings import resolve, twin_of
     from isorobust.training.settings import Seeds, TrainingSettings
 
+    if (base := twin_of(blocks[arm])) is not None:
+        blocks[base] = params.get("recipes", data, "arms", base)
     return Settings(
         data,
-        params.block(ArmSettings, "recipes", data, "arms", arm),
+        resolve(arm, blocks, f"{params.name}: recipes.{data}.arms", choice),
         params.block(NetworkSettings, "recipes", data, "network"),
         params.block(TrainingSettings, "recipes", data, "training"),
         params.block(Seeds, "recipes", data, "seeds"),
@@ -41,8 +44,9 @@ def load(params: Params, arm: str) -> Settings:
     )
 
 
-def train(arm: str, data: Path, models: Path, results: Path) -> tracking.Record | None:
-    settings = load(Params.read(), arm)
+def train(arm: str, data: Path, models: Path, results: Path, sweep: Path | None = None) -> tracking.Record | None:
+    choice = None if sweep is None else artifacts.read_json(sweep / f"{arm}.json").get("chosen")
+    settings = load(Params.read(), arm, choice)
     model, metrics, curves = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.csv"
     if settings.arm == SKIP:
         return skipped.write_trained(model, metrics, curves)
@@ -66,8 +70,8 @@ def train(arm: str, data: Path, models: Path, results: Path) -> tracking.Record 
 
 
 def main(arm: str, argv: list[str] | None = None) -> None:
-    data, models, results = map(Path, sys.argv[1:] if argv is None else argv)
-    base.run("train", arm, lambda: train(arm, data, models, results))
+    folders = map(Path, sys.argv[1:] if argv is None else argv)
+    base.run("train", arm, lambda: train(arm, *folders))
 
 
 if __name__ == "__main__":

@@ -42,13 +42,13 @@ def splits() -> Splits:
 @pytest.fixture(scope="session")
 def trained(splits) -> torch.nn.Module:
     """An undefended MLP that is right on nearly all of `splits.test`."""
-    from isorobust.objectives.settings import CrossEntropy
+    from isorobust.objectives.settings import Arm, CrossEntropy
     from isorobust.training.fit import fit
     from isorobust.training.settings import TrainingSettings
 
     network = build(NETWORKS["tanh-mlp"], splits.train.images.shape[1:], 5, seed=0)
     options = TrainingSettings(epochs=15, batch_size=50, learning_rate=3e-3)
-    state = fit([network], [0], splits.train, splits.val, CrossEntropy(objective="cross-entropy"), options).state
+    state = fit([network], [0], splits.train, splits.val, Arm(CrossEntropy(objective="cross-entropy")), options).state
     network.load_state_dict({name: tensor[0] for name, tensor in state.items()})
     return network.eval()
 
@@ -67,9 +67,26 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
         "training": {"epochs": 4, "batch_size": 50, "learning_rate": 0.005, "seeds": "auto"},
         "arms": {
             "baseline": {"objective": "cross-entropy"},
-            "isometric": {"objective": "isometric", "beta": 0.1},
+            "isometric": {"twin_of": "baseline", "isometry": {"beta": 0.1}},
             "isometric-published": "skip",
+            "isometric-tuned": {"twin_of": "baseline", "isometry_grid": {"beta": [0.1, 1.0], "layers": ["last", "all"]}},
             "adversarial": {"objective": "adversarial", "norm": "linf", "eps": 0.1, "steps": 2},
+        },
+        "sweep": {"seeds": [0], "images": 20, "min_clean": 0.1, "norm": "linf", "eps": 0.1, "steps": 3},
+        "geometry": {
+            "images": 40,
+            "neighbours": 3,
+            "jacobian_images": 4,
+            "boundary_images": 20,
+            "fab_steps": 10,
+            "bins": 2,
+        },
+        "hierarchy": {
+            "trees": {"two-level": ["0 1 | 2 3"]},
+            "network": {"width": 8, "layers": 2},
+            "epochs": 2,
+            "isometry": {"beta": 0.1},
+            "attack": {"norm": "linf", "eps": [0.1], "steps": 3, "images": 20},
         },
         "attack": {
             "batch": 20,
@@ -100,6 +117,29 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
     source = {"source": "generated", "classes": 4, "size": 8, "train": 200, "val": 40, "test": 40, "seed": seed}
     params["data"]["sets"][name] = source
     params["recipes"][name] = recipe
+
+
+KEPT = ("baseline", "isometric", "isometric-published", "isometric-tuned", "adversarial")
+
+
+def keep_few_arms(root: Path) -> None:
+    """Take all but five arms out of a copy, so that its pipeline runs in seconds."""
+    from dvc.utils.serialize import modify_yaml
+
+    with modify_yaml(str(root / "params.yaml")) as tree:
+        dropped = [arm for arm in tree["arms"] if arm not in KEPT]
+        tree["arms"] = list(KEPT)
+        for toy in tree["toys"].values():
+            toy["seeds"], toy["training"]["epochs"] = [0, 1], 2
+        for recipe in tree["recipes"].values():
+            recipe["arms"] = {arm: recipe["arms"][arm] for arm in KEPT}
+    with modify_yaml(str(root / "dvc.yaml")) as tree:
+        for arm in dropped:
+            tree["stages"].pop(f"train-{arm}")
+            tree["stages"]["sweep"]["foreach"].pop(arm, None)
+        gone = tuple(f"/{arm}.{ending}" for arm in dropped for ending in ("json", "csv", "npz"))
+        compare = tree["stages"]["compare"]
+        compare["deps"] = [dep for dep in compare["deps"] if not dep.endswith(gone)]
 
 
 class Project:
@@ -157,6 +197,8 @@ def copy_project(target: Path) -> Project:
     project.run("git", "init", "-q", "-b", "main")
     project.run("git", "config", "user.name", "test")
     project.run("git", "config", "user.email", "test@example.invalid")
+
+    keep_few_arms(target)
 
     def add(tree):
         tiny_recipe(tree, "tiny", 0)

@@ -9,9 +9,11 @@ from isorobust.compare import plots, tables
 from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, compare, summary, verdict
 from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
+from isorobust.drawing import png
 from isorobust.errors import UserError
 from isorobust.params import check
 
+TWINS = {"isometric": "baseline"}
 PASSED, FAILED = ({"passed": flag, "value": 0.5, "limit": 0.1} for flag in (True, False))
 SETTINGS = check(
     CompareSettings,
@@ -42,7 +44,7 @@ def arm(name, share, seeds=(0, 1, 2), checks=None, count=200):
 
 
 def test_rates_differences_and_checks_stand_where_they_should():
-    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d")
+    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d", TWINS)
     worst = tree["arms"]["isometric"]["robust"]["linf"]["0.1"]["worst-case"]
     assert worst["value"] == 0.8 and worst["n"] == 100
     assert tree["arms"]["baseline"]["robust"]["linf"]["0.1"]["pgd"]["value"] == 0.5
@@ -63,7 +65,7 @@ def test_differences_are_paired_by_the_seeds_value_not_its_place():
             flags[result.seeds.index(seed)] = row
             result.arrays["correct/pgd/linf/0.1"] = flags
         flags[[s for s in range(3) if result.seeds[s] not in (0, 2)]] = random.random(200) < 0.5
-    estimate = compare([first, second], SETTINGS, "d")["differences"]["isometric-vs-baseline"]["linf"]["0.1"]["pgd"]
+    estimate = compare([first, second], SETTINGS, "d", TWINS)["differences"]["isometric-vs-baseline"]["linf"]["0.1"]["pgd"]
     assert estimate["value"] == 0.0
 
 
@@ -76,16 +78,16 @@ def test_a_verdict_needs_the_whole_interval(lo, hi, expected):
 
 def test_arms_without_common_seeds_are_refused():
     with pytest.raises(UserError, match="share no seeds"):
-        compare([arm("baseline", 0.5), arm("isometric", 0.5, seeds=(7, 8, 9))], SETTINGS, "d")
+        compare([arm("baseline", 0.5), arm("isometric", 0.5, seeds=(7, 8, 9))], SETTINGS, "d", TWINS)
 
 
 def test_a_missing_arm_or_endpoint_is_told():
     with pytest.raises(UserError, match="'isometric' was not trained; allowed: baseline"):
-        compare([arm("baseline", 0.5)], SETTINGS, "d")
+        compare([arm("baseline", 0.5)], SETTINGS, "d", TWINS)
     bare = arm("isometric", 0.5)
     del bare.arrays["correct/worst-case/linf/0.1"]
     with pytest.raises(UserError, match="worst-case did not run at linf 0.1"):
-        compare([arm("baseline", 0.5), bare], SETTINGS, "d")
+        compare([arm("baseline", 0.5), bare], SETTINGS, "d", TWINS)
 
 
 def leaves(node):
@@ -95,15 +97,16 @@ def leaves(node):
 @pytest.mark.parametrize("count", [2, 4, 15])
 def test_the_summary_has_at_most_20_numbers(count):
     results = [arm("baseline", 0.5), *(arm(f"other-{i}", 0.5) for i in range(count - 2)), arm("isometric", 0.8)]
-    shown = summary(compare(results, SETTINGS, "d"))
+    shown = summary(compare(results, SETTINGS, "d", TWINS))
     assert leaves(shown) <= 20 and {"baseline", "isometric"} <= shown.keys()
 
 
 def test_tables_show_every_arm_its_interval_and_failed_checks():
-    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d")
+    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d", TWINS)
     accuracy = tables.accuracy_table(tree)
     assert "| L-infinity 0.1 | isometric (failed: x) | 3 | 100.0 [" in accuracy
-    assert "| holds | primary |" in tables.verdict_table(tree)
+    assert "| isometric over baseline | L-infinity 0.1 |" in tables.verdict_table(tree)
+    assert "holds (primary) |" in tables.verdict_table(tree)
     assert "0.5 FAILED" in tables.checks_table(tree)
     rows = tables.long_rows(tree)
     assert ["baseline", "linf", "0.1", "pgd"] == next(r for r in rows if r[3] == "pgd")[:4]
@@ -114,12 +117,42 @@ def test_tables_show_every_arm_its_interval_and_failed_checks():
 
 def test_figures_are_the_same_bytes_for_the_same_numbers():
     results = [arm("baseline", 0.5), arm("isometric", 0.8)]
-    tree = compare(results, SETTINGS, "d")
+    tree = compare(results, SETTINGS, "d", TWINS)
     for draw in (
         lambda: plots.robust_accuracy(tree),
         lambda: plots.training_curves(results),
         lambda: plots.confusion_matrices(results, "linf", "0.1"),
+        lambda: plots.complementarity(tables.factorial_entries(tree), "d"),
+        lambda: plots.sweep_heatmaps("tuned", SWEPT),
     ):
-        first, second = plots.png(draw()), plots.png(draw())
+        first, second = png(draw()), png(draw())
         assert first == second and first.startswith(b"\x89PNG")
     assert plots.adversarial_images(results) is None
+
+
+SWEPT = [
+    {"beta": b, "scale": s, "val_clean": "0.9", "val_pgd": s, "chosen": str(int(b + s == "1.00.5"))}
+    for b in ("0.1", "1.0")
+    for s in ("0.5", "1.0")
+]
+
+
+def test_the_factorial_view_pairs_every_twin_with_its_own_base():
+    arms = [arm("baseline", 0.5), arm("isometric", 0.5), arm("jacobian", 0.4), arm("jacobian-isometric", 0.8)]
+    twins = {"isometric": "baseline", "jacobian-isometric": "jacobian", "trades-isometric": "trades"}
+    tree = compare(arms, SETTINGS, "d", twins)
+    assert set(tree["differences"]) == {
+        "isometric-vs-baseline",
+        "jacobian-vs-baseline",
+        "jacobian-isometric-vs-baseline",
+        "jacobian-isometric-vs-jacobian",
+    }
+    entries = {(e["twin"], e["measure"]): e for e in tables.factorial_entries(tree)}
+    assert list(entries) == [(t, m) for t in ("isometric", "jacobian-isometric") for m in ("clean", "0.1")]
+    gained = entries["jacobian-isometric", "0.1"]
+    assert gained["difference"]["value"] == pytest.approx(0.4) and gained["verdict"] == "gains"
+    assert gained["smallest"] == pytest.approx((gained["difference"]["hi"] - gained["difference"]["lo"]) / 2)
+    assert entries["isometric", "0.1"]["verdict"] == "undecided"
+    assert "| jacobian | jacobian-isometric | worst case, L-infinity 0.1 | 40.0 [" in tables.factorial_table(tree)
+    header, rows = tables.factorial_rows(tree)
+    assert len(rows) == 4 and rows[3][header.index("verdict")] == "gains"

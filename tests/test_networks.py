@@ -23,8 +23,9 @@ names = pytest.mark.parametrize("name", NETWORKS)
 def test_pixels_to_logits_with_features(name, shape):
     network = build(NETWORKS[name], shape, 7, seed=0).eval()
     images = torch.rand(3, *shape)
-    logits, features = network.outputs(images)
-    assert logits.shape == (3, 7) and features.ndim == 2 and len(features) == 3
+    logits, hidden, stem = network.activations(images)
+    features = hidden[-1]
+    assert logits.shape == (3, 7) and all(h.ndim == 2 and len(h) == 3 for h in (*hidden, stem))
     assert torch.equal(network(images), logits)
     assert torch.equal(network.features(images), features)
     assert torch.equal(network.head(features), logits)
@@ -71,12 +72,13 @@ def test_a_stack_gives_each_networks_own_outputs(name, mode):
     images = torch.rand(3, 6, 1, 8, 8, dtype=torch.float64)
     stack = Stack(networks)
     getattr(stack, mode)()
-    logits, features = stack.outputs(images)
+    stacked = stack.activations(images)
     for s, network in enumerate(networks):
         getattr(network, mode)()
-        own_logits, own_features = network.outputs(images[s])
-        torch.testing.assert_close(logits[s], own_logits, rtol=1e-10, atol=1e-10)
-        torch.testing.assert_close(features[s], own_features, rtol=1e-10, atol=1e-10)
+        own = network.activations(images[s])
+        assert len(own.hidden) == len(stacked.hidden)
+        for mine, theirs in zip((own.logits, own.stem, *own.hidden), (stacked.logits, stacked.stem, *stacked.hidden)):
+            torch.testing.assert_close(theirs[s], mine, rtol=1e-10, atol=1e-10)
 
 
 def save(tmp_path, name="tanh-mlp", seeds=(3, 7)):

@@ -12,11 +12,17 @@ import sys
 import time
 
 import pytest
-from conftest import copy_project
+from conftest import KEPT, copy_project
 
 pytestmark = pytest.mark.slow
-ARMS = ("baseline", "isometric", "isometric-published", "adversarial")
-ALL = ["download", *(f"train-{arm}" for arm in ARMS), *(f"attack@{arm}" for arm in ARMS), "compare"]
+ARMS = KEPT
+ALL = [
+    "download",
+    "sweep@isometric-tuned",
+    *(f"train-{arm}" for arm in ARMS),
+    *(f"{stage}@{arm}" for stage in ("attack", "geometry") for arm in ARMS),
+    *("train-hierarchy", "attack-hierarchy", "toys@rings", "toys@torus", "compare"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +63,15 @@ def runs_in(database):
 
 def test_results_are_whole_and_tracked(finished):
     tree = json.loads((finished.root / "metrics/tiny/compare.json").read_text())
-    assert list(tree["arms"]) == ["baseline", "isometric", "adversarial"]
+    assert list(tree["arms"]) == ["baseline", "isometric", "isometric-tuned", "adversarial"]
+    assert tree["twins"] == {"isometric": "baseline", "isometric-tuned": "baseline"}
+    assert tree["sweeps"]["isometric-tuned"]["cells"] == 4
     estimate = tree["arms"]["isometric"]["robust"]["linf"]["0.1"]["worst-case"]
     assert estimate.keys() == {"value", "lo", "hi", "n"} and 0 <= estimate["lo"] <= estimate["value"] <= estimate["hi"] <= 1
     assert "isometric-vs-baseline" in tree["differences"] and tree["checks"]["adversarial"]
     assert json.loads((finished.root / "metrics/tiny/train/isometric-published.json").read_text()) == {"skipped": True}
     figures = {p.name for p in (finished.root / "results/tiny/figures").iterdir()}
-    assert figures == {"training-curves.png", "confusion.png", "adversarial-images.png"}
+    assert figures == {"training-curves.png", "confusion.png", "adversarial-images.png", "sweep-isometric-tuned.png"}
     assert finished.tracked() == ""
 
 
@@ -71,9 +79,16 @@ def test_mlflow_holds_one_run_per_stage_with_tags(finished):
     runs = runs_in(finished.root / "mlflow.db")
     names = sorted(run["mlflow.runName"] for run in runs)
     used = [arm for arm in ARMS if arm != "isometric-published"]
-    assert names == sorted(["compare-tiny", *(f"{stage}-{arm}-tiny" for stage in ("train", "attack") for arm in used)])
+    assert names == sorted(
+        [
+            "compare-tiny",
+            "sweep-isometric-tuned-tiny",
+            *("train-hierarchy-tiny", "attack-hierarchy-tiny", "toys-rings", "toys-torus"),
+            *(f"{stage}-{arm}-tiny" for stage in ("train", "attack", "geometry") for arm in used),
+        ]
+    )
     head = finished.run("git", "rev-list", "--max-parents=0", "HEAD").stdout.strip()
-    assert all(run["commit"] == head and run["data"] == "tiny" for run in runs)
+    assert all(run["commit"] == head and run["data"] in ("tiny", "rings", "torus") for run in runs)
 
 
 def test_a_second_repro_runs_nothing(copied):
@@ -90,11 +105,22 @@ def test_dvcs_own_views_work(finished):
 
 
 def test_a_new_beta_reruns_only_what_depends_on_it(copied):
-    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"].update(beta=0.5))
-    assert repro(copied) == {"train-isometric", "attack@isometric", "compare"}
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"]["isometry"].update(beta=0.5))
+    assert repro(copied) == {"train-isometric", "attack@isometric", "geometry@isometric", "compare"}
     assert "beta" in copied.run("dvc", "params", "diff").stdout
     assert "summary.json" in copied.run("dvc", "metrics", "diff").stdout
     assert copied.run("dvc", "plots", "diff", "--json").returncode == 0
+
+
+def test_a_new_grid_reruns_its_sweep_and_what_follows_the_choice(copied):
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric-tuned"]["isometry_grid"].update(beta=[3.0]))
+    assert repro(copied) == {
+        "sweep@isometric-tuned",
+        "train-isometric-tuned",
+        "attack@isometric-tuned",
+        "geometry@isometric-tuned",
+        "compare",
+    }
 
 
 def test_an_attack_setting_never_retrains(copied):
@@ -141,7 +167,7 @@ def test_switching_the_data_set_loses_nothing(copied):
 def test_queued_experiments_use_their_own_code_and_the_same_database(copied):
     """One is queued with another beta, one with changed code; both log beside the first runs."""
     before = len(runs_in(copied.root / "mlflow.db"))
-    copied.run("dvc", "exp", "run", "--queue", "--name", "new-beta", "-S", "recipes.tiny.arms.isometric.beta=0.7")
+    copied.run("dvc", "exp", "run", "--queue", "--name", "new-beta", "-S", "recipes.tiny.arms.isometric.isometry.beta=0.7")
     report = copied.root / "src/isorobust/compare/report.py"
     told = report.read_text()
     report.write_text(told.replace("## Primary endpoint", "## Primary endpoint, queued"))
@@ -166,6 +192,7 @@ def test_queued_experiments_use_their_own_code_and_the_same_database(copied):
     assert {run["mlflow.runName"] for run in runs if run["experiment"] == "new-beta"} == {
         "train-isometric-tiny",
         "attack-isometric-tiny",
+        "geometry-isometric-tiny",
         "compare-tiny",
     }
 
@@ -178,7 +205,7 @@ def test_a_clean_clone_gives_the_same_bytes(finished, tmp_path):
     assert (clone.root / "dvc.lock").read_bytes() == (finished.root / "dvc.lock").read_bytes()
     assert "OUTSIDE" not in clone.run("python", "-m", "isorobust.commands.verify").stdout
     clone.run("python", "-m", "isorobust.commands.sync")
-    assert len(runs_in(clone.root / "mlflow.db")) == 7
+    assert len(runs_in(clone.root / "mlflow.db")) == 18
 
 
 def test_a_killed_stage_and_a_new_repro_give_the_same_bytes(copied):
@@ -239,7 +266,7 @@ def test_a_missing_or_damaged_input_is_told(copied):
 
 
 def test_training_that_diverges_leaves_no_output(copied):
-    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"].update(beta=1e39))
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"]["isometry"].update(beta=1e39))
     done = copied.run("dvc", "repro", "train-isometric", check=False)
     assert done.returncode != 0 and "training diverged: loss is inf at epoch 1, step 1, seed 0" in done.stderr
     assert not (copied.root / "models/tiny/isometric.safetensors").exists()

@@ -52,7 +52,7 @@ def test_a_run_holds_params_epoch_metrics_artifacts_and_tags(workplace):
     assert run.info.status == "FINISHED" and run.info.run_name == "train-isometric-mnist-5k"
     assert run.data.metrics["val_accuracy.value"] == 0.9
     assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "epoch/train_loss")] == [(1, 2.0), (2, 1.0)]
-    assert run.data.params["arm.beta"] == "0.1" and run.data.params["training.epochs"] == "86"
+    assert run.data.params["arm.isometry.beta"] == "0.1" and run.data.params["training.epochs"] == "86"
     wanted = {"data": "mnist-5k", "arm": "isometric", "stage": "train", "threads": "2", "restored": "false"}
     assert wanted.items() <= run.data.tags.items() and {"commit", "dirty", "experiment", "device"} <= run.data.tags.keys()
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"isometric.json", "isometric.csv"}

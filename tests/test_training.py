@@ -15,12 +15,21 @@ from isorobust.objectives.losses import OBJECTIVES, Batch, pgd_images
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 
+PLAIN = arms.CrossEntropy(objective="cross-entropy")
+JACOBIAN = arms.Jacobian(objective="jacobian", weight=0.1)
+TERM = arms.Isometry(beta=0.5)
 ARMS = {
-    "cross-entropy": arms.CrossEntropy(objective="cross-entropy"),
-    "isometric": arms.Isometric(objective="isometric", beta=0.5),
-    "isometric pairs k=2": arms.Isometric(objective="isometric", beta=0.5, reduction="pairs", neighbours=2),
-    "adversarial linf": arms.Adversarial(objective="adversarial", norm="linf", eps=0.1, steps=2),
-    "adversarial l2": arms.Adversarial(objective="adversarial", norm="l2", eps=0.5, steps=2),
+    "cross-entropy": arms.Arm(PLAIN),
+    "isometric": arms.Arm(PLAIN, TERM),
+    "isometric pairs k=2": arms.Arm(PLAIN, arms.Isometry(beta=0.5, reduction="pairs", neighbours=2)),
+    "isometric all layers": arms.Arm(PLAIN, arms.Isometry(beta=0.5, layers="all")),
+    "isometric all pairs of features": arms.Arm(PLAIN, arms.Isometry(beta=0.5, pairs="all", distances="features")),
+    "adversarial linf": arms.Arm(arms.Adversarial(objective="adversarial", norm="linf", eps=0.1, steps=2)),
+    "adversarial l2": arms.Arm(arms.Adversarial(objective="adversarial", norm="l2", eps=0.5, steps=2)),
+    "noise": arms.Arm(arms.Noise(objective="noise", sigma=0.1)),
+    "jacobian": arms.Arm(JACOBIAN),
+    "jacobian-isometric": arms.Arm(JACOBIAN, TERM),
+    "trades-isometric": arms.Arm(arms.Trades(objective="trades", weight=6.0, norm="linf", eps=0.1, steps=2), TERM),
 }
 every_arm = pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS.keys())
 
@@ -42,7 +51,9 @@ def test_mlp_seeds_stacked_equal_seeds_in_turn_bit_for_bit(splits, arm):
 
 
 @pytest.mark.parametrize("network", ["small-cnn", "conv-features", "resnet18"])
-@pytest.mark.parametrize("arm", ["cross-entropy", "isometric", "adversarial linf"])
+@pytest.mark.parametrize(
+    "arm", ["cross-entropy", "isometric all layers", "adversarial linf", "jacobian-isometric", "trades-isometric"]
+)
 def test_other_networks_stacked_equal_in_turn_in_float64(splits, network, arm):
     """Batch-norm statistics included; a few steps, because rounding grows."""
     steps = {"seeds": (0, 1), "network": network, "dtype": torch.float64, "epochs": 1, "count": 150}
@@ -80,8 +91,8 @@ def test_it_learns(splits):
 
 
 def test_the_isometric_term_falls_when_it_is_weighted(splits):
-    weighted = train(splits, arms.Isometric(objective="isometric", beta=10.0), epochs=6)
-    watched = train(splits, arms.Isometric(objective="isometric", beta=0.0), epochs=6)
+    weighted = train(splits, arms.Arm(PLAIN, arms.Isometry(beta=10.0)), epochs=6)
+    watched = train(splits, arms.Arm(PLAIN, arms.Isometry(beta=0.0)), epochs=6)
     assert weighted.history["train_isometric"][-1].mean() < 0.5 * watched.history["train_isometric"][-1].mean()
     plain = train(splits, ARMS["cross-entropy"], epochs=6)
     assert torch.equal(watched.state["head.weight"], plain.state["head.weight"])  # beta 0 is the baseline

@@ -10,12 +10,14 @@ import yaml
 from closure import EXEMPT, ROOT, closure, imports, path_of
 
 from isorobust.params import Params
-from stages import attack, compare, download, train
+from stages import attack, attack_hierarchy, compare, download, geometry, sweep, toys, train, train_hierarchy
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].items()}
 ARMS = yaml.safe_load((ROOT / "params.yaml").read_text())["arms"]
 CODE = sorted(p.relative_to(ROOT) for folder in ("src", "stages") for p in (ROOT / folder).rglob("*.py"))
+TUNED = PIPELINE["stages"]["sweep"]["foreach"]
+EVALUATION = ("attack", "attack-hierarchy", "geometry")  # the stages that see the test images
 each_stage = pytest.mark.parametrize("name", STAGES)
 
 
@@ -28,22 +30,32 @@ def files_of(entries):
 
 
 def test_the_stages_are_those_promised():
-    assert set(STAGES) == {"download", "attack", "compare", *(f"train-{arm}" for arm in ARMS)}
+    shared = {"download", "sweep", "attack", "geometry", "train-hierarchy", "attack-hierarchy", "toys", "compare"}
+    assert set(STAGES) == {*shared, *(f"train-{arm}" for arm in ARMS)}
     assert PIPELINE["stages"]["attack"]["foreach"] == "${arms}"
     for name in ("download", "train-baseline", "train-isometric", "train-adversarial", "attack", "compare"):
         assert module_of(STAGES[name]) == f"stages.{name.replace('-', '_')}"
 
 
+def code_deps(name):
+    """Declared Python files; a folder stands for all of its modules."""
+    files = set()
+    for dep in STAGES[name]["deps"]:
+        if dep.startswith(("src/", "stages/")):
+            inside = [p for p in (ROOT / dep).glob("*.py") if p.name != "__init__.py"]
+            files |= {str(p.relative_to(ROOT)) for p in inside} or {dep}
+    return files
+
+
 @each_stage
 def test_code_deps_are_the_import_closure(name):
-    declared = {d for d in STAGES[name]["deps"] if d.endswith(".py")}
-    assert declared == closure(module_of(STAGES[name])), "declare exactly the files that the stage imports"
+    assert code_deps(name) == closure(module_of(STAGES[name])), "declare exactly the files that the stage imports"
 
 
 @each_stage
 def test_runtime_pins_are_a_dep(name):
     assert "requirements.txt" in STAGES[name]["deps"]
-    assert ("requirements-torchattacks.txt" in STAGES[name]["deps"]) == (name == "attack")
+    assert ("requirements-torchattacks.txt" in STAGES[name]["deps"]) == (name in EVALUATION)
 
 
 def test_exempt_modules_write_no_output():
@@ -55,11 +67,17 @@ def test_exempt_modules_write_no_output():
         assert not called & {"write_bytes", "write_text", "write_json", "write_csv", "write_npz", "save"}
 
 
+CHOICE = {"objective": {}, "isometry": {"beta": 0.1}}
 LOADERS = {
     "download": lambda params: download.load(params),
     "attack": lambda params: attack.load(params),
+    "geometry": lambda params: geometry.load(params),
     "compare": lambda params: compare.load(params),
-    **{f"train-{arm}": lambda params, arm=arm: train.load(params, arm) for arm in ARMS},
+    "sweep": lambda params: sweep.load(params, "jacobian-isometric-tuned"),
+    "train-hierarchy": lambda params: train_hierarchy.load(params),
+    "attack-hierarchy": lambda params: attack_hierarchy.load(params),
+    "toys": lambda params: toys.load(params, "torus"),
+    **{f"train-{arm}": lambda params, arm=arm: train.load(params, arm, CHOICE) for arm in ARMS},
 }
 
 
@@ -68,7 +86,8 @@ def test_declared_params_are_those_read(name):
     params = Params.read(ROOT / "params.yaml")
     params.tree["data"]["name"] = "mnist"  # the recipe that uses every arm
     LOADERS[name](params)
-    declared = {key.replace("${data.name}", "mnist") for key in STAGES[name]["params"]}
+    keys = {"${data.name}": "mnist", "${item}": "torus" if name == "toys" else "jacobian", "${key}": "jacobian-isometric-tuned"}
+    declared = {re.sub(r"\$\{[a-z.]+\}", lambda match: keys[match[0]], key) for key in STAGES[name]["params"]}
     assert declared == set(params.asked)
 
 
@@ -81,10 +100,18 @@ def test_every_key_of_a_recipe_is_read_by_a_stage():
             assert f"recipes.${{data.name}}.{key}" in declared, f"no stage reads {key}"
 
 
+def test_the_sweep_covers_every_tuned_arm_with_its_base():
+    for recipe in yaml.safe_load((ROOT / "params.yaml").read_text())["recipes"].values():
+        blocks = {arm: block for arm, block in recipe["arms"].items() if "isometry_grid" in block}
+        assert {arm: block["twin_of"] for arm, block in blocks.items()}.items() <= TUNED.items()
+    for arm in TUNED:
+        assert f"results/${{data.name}}/sweep/{arm}.json" in STAGES[f"train-{arm}"]["deps"]
+
+
 @each_stage
 def test_only_evaluation_sees_the_test_images(name):
     sees = any("test.npz" in dep for dep in STAGES[name]["deps"])
-    assert sees == (name == "attack")
+    assert sees == (name in EVALUATION)
     assert not any(dep.rstrip("/").endswith("data/${data.name}") for dep in STAGES[name]["deps"])
 
 
@@ -93,17 +120,19 @@ def test_compare_takes_every_arms_files_and_is_alone_in_metrics():
     wanted = {
         f"{results}/{f}"
         for arm in ARMS
-        for f in (f"train/{arm}.json", f"train/{arm}.csv", f"attack/{arm}.json", f"attack/{arm}.npz")
+        for f in (f"train/{arm}.json", f"train/{arm}.csv", f"attack/{arm}.json", f"attack/{arm}.npz", f"geometry/{arm}.json")
     }
+    wanted |= {f"{results}/sweep/{arm}.{ending}" for arm in TUNED for ending in ("json", "csv")}
+    wanted.add(f"{results}/hierarchy/attack.json")
     assert wanted == {d for d in STAGES["compare"]["deps"] if d.startswith("results/")}
-    published = {f"metrics/${{data.name}}/{part}/{arm}.json" for part in ("train", "attack") for arm in ARMS}
+    published = {f"metrics/${{data.name}}/{part}" for part in ("train", "attack", "geometry")}
     outs = files_of(STAGES["compare"]["outs"])
     assert published <= set(outs)
     for entry in STAGES["compare"]["outs"]:
         tracked = files_of([entry])[0].startswith("metrics/")
         assert isinstance(entry, dict) == tracked and (not tracked or next(iter(entry.values())) == {"cache": False})
     for name, stage in STAGES.items():
-        if name != "compare":
+        if name not in ("compare", "toys"):
             written = files_of([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])])
             assert not any(path.startswith("metrics/") for path in written)
             assert not any(isinstance(e, dict) for e in stage.get("outs", []))
@@ -128,7 +157,7 @@ def test_no_path_of_the_pipeline_stands_in_code():
 FORBIDDEN = {  # who may import what: (package, modules allowed to)
     "mlflow": {"isorobust.tracking"},
     "torchattacks": {"isorobust.attacks.perturb", "isorobust.commands.bench"},  # the benchmark measures against it
-    "matplotlib": {"isorobust.compare.plots"},
+    "matplotlib": {"isorobust.drawing"},
     "safetensors": {"isorobust.networks.checkpoint", "isorobust.skipped"},
     "dvc": set(),
 }

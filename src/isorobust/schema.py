@@ -10,9 +10,13 @@ from isorobust.attacks.settings import AttackSettings
 from isorobust.compare.settings import CompareSettings
 from isorobust.data.settings import DataSettings
 from isorobust.errors import UserError, found
+from isorobust.geometry.settings import GeometrySettings
+from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.networks.settings import NetworkSettings
-from isorobust.objectives.settings import ArmSettings
+from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, twin_of, with_choice
 from isorobust.params import SKIP, Distinct, Params, check, eps_key
+from isorobust.sweep.settings import SweepSettings
+from isorobust.toys.settings import Toys
 from isorobust.training.settings import Seeds, TrainingSettings
 
 TOP = {
@@ -20,6 +24,7 @@ TOP = {
     "device": Literal["auto", "cpu", "cuda"],
     "threads": Annotated[int, Field(ge=1, le=4096)],
     "arms": Annotated[list[str], Distinct],
+    "toys": Toys,
     "recipes": dict[str, dict],
 }
 RECIPE = {
@@ -27,6 +32,9 @@ RECIPE = {
     "network": NetworkSettings,
     "training": TrainingSettings,
     "arms": dict,
+    "sweep": SweepSettings,
+    "geometry": GeometrySettings,
+    "hierarchy": HierarchySettings | Literal["skip"],
     "attack": AttackSettings,
     "compare": CompareSettings,
 }
@@ -60,9 +68,18 @@ def _recipe(tree: dict, arms: list[str], where: str) -> None:
         if arm not in values["arms"]:
             raise UserError(f"{where}.arms.{arm}: missing; allowed: an objective's settings, or {SKIP}")
         if values["arms"][arm] != SKIP:
-            check(ArmSettings, values["arms"][arm], f"{where}.arms.{arm}")
+            _arm(arm, values["arms"], f"{where}.arms")
     used = [arm for arm in arms if values["arms"][arm] != SKIP]
     _compare(values["compare"], values["attack"], used, f"{where}.compare")
+
+
+def _arm(name: str, blocks: dict, where: str) -> None:
+    block = check(ArmSettings, blocks[name], f"{where}.{name}")
+    if twin_of(blocks[name]) is None:
+        return
+    base = base_of(name, blocks, where)
+    for cell in cells(block) if isinstance(block, Tuned) else []:
+        with_choice(base, cell, f"{where}.{name}")
 
 
 def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], where: str) -> None:

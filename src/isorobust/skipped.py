@@ -20,9 +20,19 @@ def write_trained(model: Path, metrics: Path, curves: Path) -> None:
     artifacts.write_csv(curves, ["epoch"], [])
 
 
+def write_swept(metrics: Path, table: Path) -> None:
+    artifacts.write_json(metrics, MARK)
+    artifacts.write_csv(table, ["val_clean", "val_pgd", "chosen"], [])
+
+
 def write_attacked(metrics: Path, verdicts: Path) -> None:
     artifacts.write_json(metrics, MARK)
     artifacts.write_npz(verdicts, {"skipped": np.array(True)})
+
+
+def write_measured(metrics: Path, arrays: Path) -> None:
+    artifacts.write_json(metrics, MARK)
+    artifacts.write_npz(arrays, {"skipped": np.array(True)})
 
 
 def is_skipped(model: Path) -> bool:

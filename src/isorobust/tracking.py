@@ -142,13 +142,22 @@ def _write(record: Record, started: float, restored: bool) -> None:
 
 
 def _settings(record: Record) -> dict[str, str]:
-    """The recipe's parameters that concern this stage, flattened; values cut at MLflow's 6,000 characters."""
-    recipe = Params.read().get("recipes", record.data)
-    blocks = {
-        "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
-        "attack": {"attack": recipe.get("attack")},
-        "compare": {"compare": recipe.get("compare")},
-    }[record.stage]
+    """The parameters that concern this stage, flattened; values cut at MLflow's 6,000 characters."""
+    params = Params.read()
+    recipe = params.get("toys", record.data) if record.stage == "toys" else params.get("recipes", record.data)
+    blocks = (
+        recipe
+        if record.stage == "toys"
+        else {
+            "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
+            "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(record.arm)},
+            "attack": {"attack": recipe.get("attack")},
+            "geometry": {"geometry": recipe.get("geometry")},
+            "train-hierarchy": {key: recipe.get(key) for key in ("hierarchy", "training", "seeds")},
+            "attack-hierarchy": {"hierarchy": recipe.get("hierarchy")},
+            "compare": {"compare": recipe.get("compare")},
+        }[record.stage]
+    )
     return {_name(key): str(value)[:6000] for key, value in _flatten(blocks).items()}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from isorobust.attacks import settings
 from isorobust.errors import UserError, choose
-from isorobust.objectives.isometry import isometric_loss
+from isorobust.objectives.isometry import isometric_term
 
 logging.getLogger("torchattacks").setLevel(logging.WARNING)
 TORCHATTACKS_NORMS = {"linf": "Linf", "l2": "L2"}
@@ -27,9 +27,9 @@ TORCHATTACKS_NORMS = {"linf": "Linf", "l2": "L2"}
 class Problem(NamedTuple):
     """What an attack is given: model (pixels to logits), images `[N, C, H, W]` in [0, 1], labels `[N]`, ball and seed.
 
-    `term` holds the isometric term of the model's training loss (beta, scale, reduction,
-    neighbours) or None; only paper-fgsm reads it. `surrogate` is the model on which transfer
-    images are made.
+    `term` holds the isometric term of the model's training loss (beta and the options of
+    `isometric_term`) or None; only paper-fgsm reads it, and asks the model for its `activations`.
+    `surrogate` is the model on which transfer images are made.
     """
 
     model: nn.Module
@@ -120,7 +120,7 @@ def _one_step(problem: Problem, gradient: Tensor) -> Tensor:
 
 
 def paper_fgsm(problem: Problem, options: settings.PaperFGSM) -> Tensor:
-    """FGSM on the loss the network was trained with, `gradient_batch` images at a time in order (arXiv 2211.01236).
+    """FGSM on cross-entropy and the isometric term, `gradient_batch` images at a time in order (arXiv 2211.01236).
 
     The isometric term compares a batch's representations with the distances of the clean batch,
     which are constants. Without such a term this is FGSM.
@@ -135,9 +135,11 @@ def _training_loss_gradient(model: nn.Module, clean: Tensor, labels: Tensor, ter
     if term is None:
         loss = F.cross_entropy(model(images), labels)
     else:
-        logits, representations = model.outputs(images)
+        logits, hidden, stem = model.activations(images)
         options = {key: value for key, value in term.items() if key != "beta"}
-        loss = F.cross_entropy(logits, labels) + term["beta"] * isometric_loss(clean, representations, labels, **options)
+        layers = [layer.unsqueeze(0) for layer in hidden]
+        isometric = isometric_term(clean.unsqueeze(0), stem.unsqueeze(0), layers, labels.unsqueeze(0), **options)
+        loss = F.cross_entropy(logits, labels) + term["beta"] * isometric.squeeze(0)
     return torch.autograd.grad(loss, images)[0]
 
 
@@ -191,9 +193,14 @@ def noise(problem: Problem, options: settings.Noise) -> Tensor:
 
 
 def apgd_ce(problem: Problem, options: settings.APGD) -> Tensor:
-    return torchattacks.APGD(problem.model, **_common(problem), steps=options.steps, n_restarts=options.restarts, loss="ce")(
-        problem.images, problem.labels
-    )
+    attack = torchattacks.APGD(problem.model, **_common(problem), steps=options.steps, n_restarts=options.restarts, loss="ce")
+    return _without_graph(attack, problem)
+
+
+def _without_graph(attack: torchattacks.attack.Attack, problem: Problem) -> Tensor:
+    """APGD switches gradients on where it needs them; elsewhere its best images would chain the graphs of all steps."""
+    with torch.no_grad():
+        return attack(problem.images, problem.labels)
 
 
 def apgd_t(problem: Problem, options: settings.APGD) -> Tensor:
@@ -202,7 +209,7 @@ def apgd_t(problem: Problem, options: settings.APGD) -> Tensor:
     attack = torchattacks.APGDT(
         problem.model, **_common(problem), steps=options.steps, n_restarts=options.restarts, n_classes=problem.classes
     )
-    return attack(problem.images, problem.labels)
+    return _without_graph(attack, problem)
 
 
 def fab_t(problem: Problem, options: settings.FAB) -> Tensor:
@@ -301,6 +308,29 @@ def _fab_t_at_all_radii(problems: list[Problem], options: settings.FAB, fallen: 
             images = into_ball_and_box(raw, part.images, problem.norm, problem.eps)
             _fell(fallen[row:], index, _fooled(part, images), number)
     return excess
+
+
+class Nearest(NamedTuple):
+    """L2 distances `[N]` (0 for an image that is wrong as it is, inf where none was found), adversarial images `[N, C, H, W]`."""
+
+    distances: Tensor
+    images: Tensor
+
+
+def nearest(model: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Nearest:
+    """The nearest adversarial image in [0, 1] that untargeted FAB (arXiv 1907.02044) finds: an upper bound of the L2
+    distance to the decision boundary.
+
+    It starts at the image itself, so nothing is drawn; the radius of an attack plays no part. The
+    model is left as in `perturb`.
+    """
+    attack = torchattacks.FAB(model, norm="L2", steps=steps, n_restarts=1)
+    with untouched(model), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        raw, _ = _finite(attack.attack_single_run(images, labels).detach(), images)
+        with torch.no_grad():
+            fooled = model(raw).argmax(1) != labels
+    lengths = _lengths(raw - images).flatten()
+    return Nearest(torch.where(fooled, lengths, torch.inf), raw)
 
 
 def _fooled(problem: Problem, images: Tensor) -> Tensor:

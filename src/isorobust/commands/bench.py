@@ -30,7 +30,7 @@ from isorobust.data.sources import make
 from isorobust.data.splits import Split
 from isorobust.networks.settings import TanhMLP
 from isorobust.networks.zoo import Network, build
-from isorobust.objectives.settings import Isometric
+from isorobust.objectives.settings import Arm, CrossEntropy, Isometry
 from isorobust.params import Grid, Params
 from isorobust.runtime import describe, prepare
 from isorobust.training.fit import fit
@@ -38,7 +38,8 @@ from isorobust.training.settings import TrainingSettings
 
 SHAPE, CLASSES, BATCH = (1, 28, 28), 10, 100
 NETWORK = TanhMLP(name="tanh-mlp", width=100, hidden_layers=5)
-ARM = Isometric(objective="isometric", beta=0.1)
+TERM = Isometry(beta=0.1)
+ARM = Arm(CrossEntropy(objective="cross-entropy"), TERM)
 MLP_PRODUCTS = 784 * 100 + 4 * 100 * 100 + 100 * 10  # multiply-adds of one forward pass
 
 
@@ -62,11 +63,14 @@ def plain_loop(split: Split) -> None:
     network = build(NETWORK, SHAPE, CLASSES, seed=0).double()
     adam = torch.optim.Adam(network.parameters(), lr=1e-3)
     for images, labels, _ in DataLoader(Indexed(split), batch_size=BATCH, shuffle=True):
-        logits, representations = network.outputs(images)
+        logits, hidden, _ = network.activations(images)
+        representations = hidden[-1]
         same = (labels[:, None] == labels[None, :]).double()
         flat = images.flatten(1)
-        term = (ARM.scale * same * torch.cdist(representations, representations) - same * torch.cdist(flat, flat)).square().mean()
-        loss = F.cross_entropy(logits, labels) + ARM.beta * term
+        term = (
+            (TERM.scale * same * torch.cdist(representations, representations) - same * torch.cdist(flat, flat)).square().mean()
+        )
+        loss = F.cross_entropy(logits, labels) + TERM.beta * term
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -13,7 +13,8 @@ from isorobust import artifacts
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.compare import tables
-from isorobust.compare.report import primary_sentences
+from isorobust.compare.publish import FACTORIAL_FIGURE, GEOMETRY_FIGURE, ROBUST_FIGURE
+from isorobust.compare.report import HIERARCHY_NOTE, primary_sentences
 from isorobust.errors import UserError
 
 README = Path("README.md")
@@ -22,6 +23,8 @@ BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def block(folder: Path) -> str:
     """The Markdown of one data set, from `metrics/<data>`."""
+    if not (folder / "compare.json").exists():
+        return tables.toy_table(artifacts.read_json(folder / "summary.json")) + "\n"
     tree = artifacts.read_json(folder / "compare.json")
     failed = [f"{arm}: {', '.join(names)}" for arm, names in tree["primary"]["failed-checks"].items() if names]
     parts = [
@@ -30,7 +33,10 @@ def block(folder: Path) -> str:
         tables.counts_line(tree) + f" Checks that failed: {'; '.join(failed) or 'none'}. All attacks and radii: "
         f"[report]({folder / 'report.md'}), [CSV]({folder / 'compare.csv'}).",
         tables.verdict_table(tree),
-        f"![Robust accuracy on {tree['data']}]({folder / 'robust-accuracy.png'})",
+        f"![Robust accuracy on {tree['data']}]({folder / ROBUST_FIGURE})",
+        *_factorial(tree, folder),
+        *_geometry(tree, folder),
+        *([tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
     ]
     if (folder / FILE).exists():
         record = artifacts.read_json(folder / FILE)
@@ -40,6 +46,24 @@ def block(folder: Path) -> str:
             f"torch {runtime['torch']}, torchattacks {runtime['torchattacks']} ([provenance]({folder / FILE}))."
         )
     return "\n\n".join(parts) + "\n"
+
+
+def _factorial(tree: dict, folder: Path) -> list[str]:
+    """What the isometric term adds to each regulariser; nothing for results from before there were twins."""
+    if not tree.get("twins"):
+        return []
+    chosen = ["\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []
+    return [
+        tables.factorial_table(tree),
+        *chosen,
+        f"![What the isometric term adds on {tree['data']}]({folder / FACTORIAL_FIGURE})",
+    ]
+
+
+def _geometry(tree: dict, folder: Path) -> list[str]:
+    if not tree.get("geometry"):
+        return []
+    return [tables.geometry_table(tree), f"![Geometry of the representations on {tree['data']}]({folder / GEOMETRY_FIGURE})"]
 
 
 def filled(text: str) -> str:

@@ -13,18 +13,26 @@ from isorobust.commands import cli
 
 
 def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tracking.Record]:
-    """One record per published result: every arm's training and attack, and the comparison."""
+    """One record per published result: every arm's stages, and the comparison."""
     found = []
     for data in cli.data_sets():
         folder = metrics / data
-        for stage in ("train", "attack"):
-            for path in sorted((folder / stage).glob("*.json")):
+        for stage in ("train", "sweep", "attack", "geometry"):
+            place = results / data if stage == "sweep" else folder  # compare.json holds what the sweeps chose
+            for path in sorted((place / stage).glob("*.json")):
                 if not artifacts.read_json(path).get("skipped"):
                     curves = results / data / stage / f"{path.stem}.csv"
                     found.append(tracking.Record(stage, path.stem, data, path, curves if curves.exists() else None))
+        for stage, path in (
+            ("train-hierarchy", results / data / "hierarchy" / "train.json"),
+            ("attack-hierarchy", folder / "hierarchy.json"),
+        ):
+            if path.exists() and not artifacts.read_json(path).get("skipped"):
+                found.append(tracking.Record(stage, None, data, path))
         extra = tuple(path for path in (folder / "compare.json", folder / "report.md") if path.exists())
         found.append(tracking.Record("compare", None, data, folder / "summary.json", extra=extra))
-    return found
+    toys = (path for path in sorted(metrics.glob("*/summary.json")) if not (path.parent / "compare.json").exists())
+    return found + [tracking.Record("toys", None, path.parent.name, path) for path in toys]
 
 
 def main() -> int:

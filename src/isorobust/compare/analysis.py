@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from isorobust import claims
+from isorobust.claims import HOLDS, REFUTED, UNDECIDED
 from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
 from isorobust.errors import UserError
@@ -14,23 +16,29 @@ from isorobust.statistics import LEVEL, difference, rate
 from isorobust.verdicts import points_of, ran_at
 
 SUMMARY_LIMIT = 20
-HOLDS, REFUTED, UNDECIDED = "holds", "does not hold", "undecided"
 
 
-def compare(results: list[ArmResults], settings: CompareSettings, data: str) -> dict[str, Any]:
-    """The tree of compare.json: arms, differences against the reference, checks, the primary endpoint."""
+def compare(results: list[ArmResults], settings: CompareSettings, data: str, twins: dict[str, str]) -> dict[str, Any]:
+    """The tree of compare.json: arms, paired differences, checks, the primary endpoint.
+
+    Every arm is held against the reference, and every twin against the arm that it adds the
+    isometric term to (`twins`: arm -> that arm).
+    """
     by_arm = {result.arm: result for result in results}
     for arm in (settings.reference, settings.primary.arm):
         if arm not in by_arm:
             raise UserError(f"params.yaml: recipes.{data}.compare: {arm!r} was not trained; allowed: {', '.join(by_arm)}")
     reference = by_arm[settings.reference]
-    others = [result for result in results if result.arm != settings.reference]
+    pairs = [(result, reference) for result in results if result.arm != settings.reference]
+    pairs += [(result, by_arm[twins[result.arm]]) for result in results if twins.get(result.arm, reference.arm) != reference.arm]
     tree: dict[str, Any] = {
         "data": data,
         "level": LEVEL,
         "arms": {result.arm: _arm(result) for result in results},
-        "differences": {f"{result.arm}-vs-{reference.arm}": _differences(result, reference) for result in others},
+        "twins": {arm: base for arm, base in twins.items() if arm in by_arm},
+        "differences": {f"{result.arm}-vs-{other.arm}": _differences(result, other) for result, other in pairs},
         "checks": {result.arm: result.attacked["checks"] for result in results},
+        "geometry": {result.arm: result.measured for result in results if result.measured},
     }
     tree["primary"] = _primary(tree, settings)
     return tree
@@ -79,10 +87,44 @@ def _paired(result: ArmResults, reference: ArmResults, flags: np.ndarray, other:
 
 
 def verdict(interval: dict[str, float]) -> str:
-    """On the claim that the difference is positive: its interval lies above 0, below 0, or holds 0."""
-    if interval["lo"] > 0:
-        return HOLDS
-    return REFUTED if interval["hi"] < 0 else UNDECIDED
+    """On the claim that the difference is positive."""
+    return claims.verdict(interval["lo"], interval["hi"])
+
+
+def gain(interval: dict[str, float]) -> str:
+    """The same interval in the words of the factorial view: what adding the isometric term did."""
+    return {HOLDS: "gains", REFUTED: "loses", UNDECIDED: UNDECIDED}[verdict(interval)]
+
+
+def factorial(tree: dict[str, Any], norm: str, eps: list[str], attack: str) -> list[dict[str, Any]]:
+    """One entry per twin and measure (clean accuracy, then `attack` at each eps): without the term, with it, paired difference.
+
+    `smallest` is the interval's half width: the smallest difference that these seeds and images could have shown.
+    """
+    entries = []
+    for twin, base in tree["twins"].items():
+        pair = tree["differences"][f"{twin}-vs-{base}"]
+        with_, without = tree["arms"][twin], tree["arms"][base]
+        measures = [("clean", without["clean"], with_["clean"], pair["clean"])]
+        for key in eps:
+            if attack in pair.get(norm, {}).get(key, {}):
+                rates = (arm["robust"][norm][key][attack] for arm in (without, with_))
+                measures.append((key, *rates, pair[norm][key][attack]))
+        for measure, before, after, change in measures:
+            smallest = (change["hi"] - change["lo"]) / 2
+            entries.append(
+                {
+                    "regulariser": base,
+                    "twin": twin,
+                    "measure": measure,
+                    "without": before,
+                    "with": after,
+                    "difference": change,
+                    "smallest": smallest,
+                    "verdict": gain(change),
+                }
+            )
+    return entries
 
 
 def _primary(tree: dict[str, Any], settings: CompareSettings) -> dict[str, Any]:

@@ -1,30 +1,27 @@
-"""Figures as PNG bytes, the same for the same numbers."""
+"""Figures of a comparison."""
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
-import matplotlib
+import numpy as np
 
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt  # noqa: E402
-import numpy as np  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from isorobust.compare.results import ArmResults  # noqa: E402
-from isorobust.compare.tables import ATTACK_TITLES, NORM_TITLES  # noqa: E402
-
-DOTS_PER_INCH = 110
+from isorobust.compare.results import ArmResults
+from isorobust.compare.tables import ATTACK_TITLES, NORM_TITLES
+from isorobust.drawing import Figure, plt
 
 
-def png(figure: Figure) -> bytes:
-    memory = io.BytesIO()
-    # Without the software's version in it, the file depends on the picture alone.
-    figure.savefig(memory, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    plt.close(figure)
-    return memory.getvalue()
+def styles(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Arm -> how it is drawn: one colour for an arm and its twins, dashes for the twins."""
+    dashes = ["--", ":", "-.", (0, (1, 1)), (0, (5, 1))]
+    bases = [arm for arm in tree["arms"] if arm not in tree["twins"]]
+    drawn = {}
+    for arm in tree["arms"]:
+        base = tree["twins"].get(arm, arm)
+        siblings = [twin for twin in tree["arms"] if tree["twins"].get(twin) == base]
+        line = dashes[siblings.index(arm) % len(dashes)] if arm in siblings else "-"
+        drawn[arm] = {"color": f"C{bases.index(base) if base in bases else len(bases)}", "linestyle": line}
+    return drawn
 
 
 def robust_accuracy(tree: dict[str, Any]) -> Figure:
@@ -32,25 +29,79 @@ def robust_accuracy(tree: dict[str, Any]) -> Figure:
     norms = [norm for norm in NORM_TITLES if any(norm in arm["robust"] for arm in tree["arms"].values())]
     panels = [(norm, attack) for norm in norms for attack in ("paper-fgsm", "strongest") if _ran(tree, norm, attack)]
     figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.2 * len(panels), 4.0), sharey=True, squeeze=False, layout="constrained"
+        1, len(panels), figsize=(4.2 * len(panels) + 2.6, 4.4), sharey=True, squeeze=False, layout="constrained"
     )
+    style = styles(tree)
     for axis, (norm, attack) in zip(axes[0], panels):
-        for number, (arm, numbers) in enumerate(tree["arms"].items()):
+        for arm, numbers in tree["arms"].items():
             points = [(float(eps), found[attack]) for eps, found in numbers["robust"].get(norm, {}).items() if attack in found]
             eps = [e for e, _ in points]
             low, mid, high = ([100 * p[k] for _, p in points] for k in ("lo", "value", "hi"))
-            axis.plot(eps, mid, color=f"C{number}", marker=".", label=arm)
-            axis.fill_between(eps, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+            axis.plot(eps, mid, marker=".", markersize=4, linewidth=1.3, label=arm, **style[arm])
+            if len(tree["arms"]) <= 6:  # more bands hide each other; the tables have all intervals
+                axis.fill_between(eps, low, high, color=style[arm]["color"], alpha=0.2, linewidth=0)
             if attack == "strongest":
-                _worst_case_points(axis, numbers["robust"].get(norm, {}), f"C{number}")
+                _worst_case_points(axis, numbers["robust"].get(norm, {}), style[arm]["color"])
         axis.axhline(0, color="0.85", zorder=0, linewidth=0.8)
         axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", title=_title(attack), ylim=(-3, 103))
         if len(eps) <= 4:  # too short a range for powers of ten
             axis.set_xticks(eps, [f"{e:g}" for e in eps])
             axis.set_xticks([], minor=True)
     axes[0][0].set_ylabel("robust accuracy (%)")
-    axes[0][0].legend(frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, handlelength=3)
     figure.suptitle(f"{tree['data']}: robust accuracy, 95 % intervals over seeds and images")
+    return figure
+
+
+def complementarity(entries: list[dict[str, Any]], data: str) -> Figure:
+    """Per measure, each twin's paired difference to the arm without the isometric term, with its interval."""
+    measures = list(dict.fromkeys(entry["measure"] for entry in entries)) or ["clean"]
+    names = list(dict.fromkeys((entry["regulariser"], entry["twin"]) for entry in entries))
+    size = (3.1 * len(measures) + 2.8, 0.42 * len(names) + 1.7)
+    figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False, layout="constrained")
+    colors = {"gains": "tab:green", "loses": "tab:red", "undecided": "0.45"}
+    for axis, measure in zip(axes[0], measures):
+        axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
+        for entry in entries:
+            if entry["measure"] == measure:
+                change, row = entry["difference"], names.index((entry["regulariser"], entry["twin"]))
+                error = [[100 * (change["value"] - change["lo"])], [100 * (change["hi"] - change["value"])]]
+                axis.errorbar(100 * change["value"], row, xerr=error, fmt="o", capsize=3, color=colors[entry["verdict"]])
+        title = "clean accuracy" if measure == "clean" else f"worst case at {measure}"
+        axis.set(title=title, xlabel="difference in points")
+    axes[0][0].set_yticks(range(len(names)), [f"{twin}\nover {base}" for base, twin in names], fontsize=7.5)
+    axes[0][0].invert_yaxis()
+    figure.suptitle(f"{data}: what the isometric term adds (95 %; green gains, red loses, grey undecided)", fontsize=10)
+    return figure
+
+
+def sweep_heatmaps(arm: str, table: list[dict[str, str]]) -> Figure:
+    """Clean and PGD accuracy on val over a grid: scale by beta in each panel, others between panels; the choice framed."""
+    columns = [name for name in table[0] if name not in ("val_clean", "val_pgd", "chosen")]
+    across, down = ([*[n for n in names if n in columns], *columns][0] for names in (["scale"], ["beta"]))
+    others = [name for name in columns if name not in (across, down)]
+    panels = list(dict.fromkeys(tuple(row[name] for name in others) for row in table))
+    figure, axes = plt.subplots(2, len(panels), figsize=(max(2.1 * len(panels), 4) + 1, 5), squeeze=False, layout="constrained")
+    xs, ys = (list(dict.fromkeys(row[name] for row in table)) for name in (across, down))
+    for line, (measure, title) in enumerate((("val_clean", "clean"), ("val_pgd", "PGD"))):
+        values = [100 * float(row[measure]) for row in table]
+        for column, panel in enumerate(panels):
+            grid, axis = np.full((len(ys), len(xs)), np.nan), axes[line][column]
+            for row in table:
+                if tuple(row[name] for name in others) == panel:
+                    y, x = ys.index(row[down]), xs.index(row[across])
+                    grid[y, x] = 100 * float(row[measure])
+                    axis.text(x, y, f"{grid[y, x]:.1f}", ha="center", va="center", fontsize=7, color="white")
+                    if row["chosen"] == "1":
+                        axis.add_patch(plt.Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, edgecolor="red", linewidth=2))
+            low, high = min(values), max(values)  # the lightest colours are left out: white numbers stand on them
+            axis.imshow(grid, cmap="viridis", vmin=low, vmax=high + 0.25 * (high - low) + 1e-9, aspect="auto")
+            axis.set_xticks(range(len(xs)), xs, fontsize=7)
+            axis.set_yticks(range(len(ys)), ys, fontsize=7)
+            axis.set_title(f"{title}\n" + ", ".join(f"{n} {v}" for n, v in zip(others, panel)), fontsize=7.5)
+            axis.set_xlabel(across, fontsize=7)
+        axes[line][0].set_ylabel(down, fontsize=8)
+    figure.suptitle(f"sweep of {arm}: accuracy on val (%), choice in red", fontsize=10)
     return figure
 
 
@@ -134,3 +185,39 @@ def _confusion(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     matrix = np.zeros((classes, classes))
     np.add.at(matrix, (truth.ravel(), np.clip(predicted.ravel(), 0, classes - 1)), 1)
     return matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+
+
+def geometry(measured: list[tuple[str, dict[str, Any]]]) -> Figure:
+    """Per arm, from (arm, the JSON of its stage geometry): correlation and stress of distances within classes, and
+    distortion against distance to the decision boundary, as a rank correlation and by bins of distance."""
+    size, rows = (12.5, max(3.6, 1.5 + 0.3 * len(measured))), range(len(measured))
+    figure, axes = plt.subplots(1, 4, figsize=size, layout="constrained", width_ratios=(1, 1, 1, 2.4))
+    panels = [
+        ("correlation of\ndistances", [numbers["distances"]["correlation"] for _, numbers in measured]),
+        ("stress\n(isometry up to scale: 0)", [numbers["distances"]["stress"] for _, numbers in measured]),
+        ("rank correlation of distortion\nwith boundary distance", [n["boundary"]["correlation"] for _, n in measured]),
+    ]
+    colors = [f"C{row}" if len(measured) <= 10 else plt.get_cmap("tab20")(row % 20) for row in rows]
+    for axis, (title, estimates) in zip(axes, panels):
+        for row, p in enumerate(estimates):
+            error = [[p["value"] - p["lo"]], [p["hi"] - p["value"]]]
+            axis.errorbar(p["value"], row, xerr=error, color=colors[row], marker="o", markersize=4, capsize=3)
+        lowest = -1.0 if min(p["lo"] for p in estimates) < 0 else 0.0
+        axis.axvline(0, color="0.6", zorder=0, linewidth=0.8)
+        axis.set(xlim=(lowest, 1), xticks=(lowest, lowest / 2 + 0.5, 1), ylim=(len(measured) - 0.5, -0.5), yticks=[])
+        axis.set_title(title, fontsize=9)
+        axis.grid(axis="x", color="0.9")
+    axes[0].set_yticks(rows, [arm for arm, _ in measured])
+    for row, (_, numbers) in enumerate(measured):
+        axes[0].get_yticklabels()[row].set_color(colors[row])
+        bins = numbers["boundary"]["bins"].values()
+        distances = [one["distance"]["value"] for one in bins]
+        low, mid, high = ([100 * one["distortion"][key] for one in bins] for key in ("lo", "value", "hi"))
+        axes[3].plot(distances, mid, color=colors[row], marker=".")
+        axes[3].fill_between(distances, low, high, color=colors[row], alpha=0.2, linewidth=0)
+    axes[3].set(xlabel="L2 distance to the decision boundary (median of a bin)", ylabel="local distortion (%)")
+    axes[3].set_xlim(left=0)
+    axes[3].set_ylim(bottom=0)
+    axes[3].set_title("isometric everywhere except near decision boundaries\nwould fall from left to right", fontsize=9)
+    figure.suptitle("representations against pixels within classes, 95 % intervals")
+    return figure

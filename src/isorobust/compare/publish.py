@@ -9,19 +9,34 @@ from isorobust import artifacts
 from isorobust.compare import plots, tables
 from isorobust.compare.analysis import compare, summary
 from isorobust.compare.report import report
-from isorobust.compare.results import ArmResults, read
+from isorobust.compare.results import ArmResults, read, read_sweeps
 from isorobust.compare.settings import CompareSettings
+from isorobust.drawing import png
+from isorobust.objectives.settings import twin_of
 
-ROBUST_FIGURE = "robust-accuracy.png"  # the one figure that is committed, because the README shows it
+# The figures that are committed, because the README shows them.
+ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE = "robust-accuracy.png", "complementarity.png", "geometry.png"
 
 
-def publish(results_dir: Path, metrics_dir: Path, arms: list[str], settings: CompareSettings, data: str) -> dict[str, Any]:
-    """Compare the arms and write everything; gives the tree of compare.json. Nothing is written before all is computed."""
-    results = read(results_dir, arms)
-    tree = compare(results, settings, data)
+def publish(results_dir: Path, metrics_dir: Path, arms: dict[str, Any], settings: CompareSettings, data: str) -> dict[str, Any]:
+    """Compare the arms and write everything; gives the tree of compare.json. Nothing is written before all is computed.
+
+    `arms`: the recipe's blocks by name, in the order of tables.
+    """
+    twins = {arm: base for arm, block in arms.items() if (base := twin_of(block)) is not None}
+    tuned = [arm for arm in twins if "isometry_grid" in arms[arm]]
+    results = read(results_dir, list(arms))
+    tree = compare(results, settings, data, twins)
+    hierarchy = artifacts.read_json(results_dir / "hierarchy" / "attack.json")
+    tree["hierarchy"] = {} if hierarchy.get("skipped") else hierarchy
+    tree["sweeps"] = read_sweeps(results_dir, tuned)
     files: dict[Path, bytes] = _figures(results, tree, results_dir / "figures")
-    files[metrics_dir / ROBUST_FIGURE] = plots.png(plots.robust_accuracy(tree))
-    for part in ("train", "attack"):
+    files[metrics_dir / ROBUST_FIGURE] = png(plots.robust_accuracy(tree))
+    files[metrics_dir / FACTORIAL_FIGURE] = png(plots.complementarity(tables.factorial_entries(tree), data))
+    files[metrics_dir / GEOMETRY_FIGURE] = png(plots.geometry([(result.arm, result.measured) for result in results]))
+    files[metrics_dir / "hierarchy.json"] = artifacts.json_bytes(hierarchy)
+    arms = list(arms)
+    for part in ("train", "attack", "geometry"):
         for arm in arms:
             files[metrics_dir / part / f"{arm}.json"] = (results_dir / part / f"{arm}.json").read_bytes()
     for norm in tables.NORM_TITLES:
@@ -30,7 +45,8 @@ def publish(results_dir: Path, metrics_dir: Path, arms: list[str], settings: Com
     for column, name in (("val_accuracy", "val-accuracy"), ("train_loss", "train-loss")):
         files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*tables.curve_rows(results, arms, column))
     files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(tables.CSV_HEADER, tables.long_rows(tree))
-    files[metrics_dir / "report.md"] = report(tree, [ROBUST_FIGURE]).encode()
+    files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*tables.factorial_rows(tree))
+    files[metrics_dir / "report.md"] = report(tree, [ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE]).encode()
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
     files[metrics_dir / "summary.json"] = artifacts.json_bytes(summary(tree))
     for path, content in files.items():
@@ -44,5 +60,6 @@ def _figures(results: list[ArmResults], tree: dict[str, Any], folder: Path) -> d
         "training-curves.png": plots.training_curves(results),
         "confusion.png": plots.confusion_matrices(results, norm, eps),
         "adversarial-images.png": plots.adversarial_images(results),
+        **{f"sweep-{arm}.png": plots.sweep_heatmaps(arm, swept["table"]) for arm, swept in tree["sweeps"].items()},
     }
-    return {folder / name: plots.png(figure) for name, figure in made.items() if figure is not None}
+    return {folder / name: png(figure) for name, figure in made.items() if figure is not None}

@@ -6,6 +6,12 @@ from typing import Any
 
 from isorobust.compare import tables
 
+HIERARCHY_NOTE = (
+    "Under attack: right under PGD on every level of the tree, each with the level's own loss. PGD on the finest level alone "
+    "makes the hierarchy look more robust than it is, because gradients through its deeper blocks are weak. Tree distance of a "
+    "mistake: levels up to the lowest group that holds both classes."
+)
+
 
 def primary_sentences(tree: dict[str, Any]) -> list[str]:
     """One sentence per radius of the primary endpoint: the difference, its interval, the verdict."""
@@ -31,8 +37,19 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
         "## Accuracy",
         tables.accuracy_table(tree),
         tables.counts_line(tree),
+        "## What the isometric term adds",
+        tables.factorial_table(tree),
+        "*Smallest visible*: half the width of the difference's interval, in points; a smaller difference could not have shown.",
+        *(["Chosen by the sweep:", "\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []),
+        *(["## Geometry of the representations", tables.geometry_table(tree)] if tree["geometry"] else []),
+        *(
+            ["## Hierarchy", tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE]
+            if tree["hierarchy"]
+            else []
+        ),
         "## Claims",
         tables.verdict_table(tree),
+        tables.clean_table(tree),
         "A claim holds when the 95 % interval of its paired difference lies above 0, does not hold when it lies below, "
         "and is undecided otherwise. Intervals are not corrected for the number of rows; the primary endpoint was named before.",
         "## Checks of the evaluation on itself",

@@ -12,13 +12,14 @@ from isorobust.errors import UserError
 
 
 class ArmResults(NamedTuple):
-    """trained and attacked: the stages' JSON; curves: rows by epoch; arrays: per-sample verdicts (docs/results.md)."""
+    """trained, attacked, measured: the JSON of training, attacks and geometry; curves: rows by epoch; arrays: verdicts."""
 
     arm: str
     trained: dict[str, Any]
     attacked: dict[str, Any]
     curves: list[dict[str, str]]
     arrays: dict[str, np.ndarray]
+    measured: dict[str, Any] = {}
 
     @property
     def seeds(self) -> list[int]:
@@ -40,7 +41,17 @@ def read(results: Path, arms: list[str]) -> list[ArmResults]:
         arrays = artifacts.read_npz(results / "attack" / f"{arm}.npz")
         if "correct/clean" not in arrays:
             raise UserError(f"{results / 'attack' / f'{arm}.npz'}: holds no verdicts; delete it and run `dvc repro`")
-        used.append(ArmResults(arm, trained, attacked, artifacts.read_csv(results / "train" / f"{arm}.csv"), arrays))
+        measured = artifacts.read_json(results / "geometry" / f"{arm}.json")
+        curves = artifacts.read_csv(results / "train" / f"{arm}.csv")
+        used.append(ArmResults(arm, trained, attacked, curves, arrays, measured))
     if not used:
         raise UserError(f"{results}: every arm is skipped; allowed: at least one arm in use")
     return used
+
+
+def read_sweeps(results: Path, arms: list[str]) -> dict[str, dict[str, Any]]:
+    """Tuned arm -> what the stage sweep wrote, with its cells as `table` (rows of text by column)."""
+    folder = results / "sweep"
+    return {
+        arm: {**artifacts.read_json(folder / f"{arm}.json"), "table": artifacts.read_csv(folder / f"{arm}.csv")} for arm in arms
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isorobust.compare.analysis import verdict
+from isorobust.compare.analysis import factorial, verdict
 
 ATTACK_TITLES = {
     "clean": "clean",
@@ -114,21 +114,141 @@ def _worst_seeds(tree: dict[str, Any]) -> int:
 
 
 def verdict_table(tree: dict[str, Any]) -> str:
-    """Rows: every other arm and radius; is it more robust than the reference, under each protocol?"""
-    reference, primary = tree["primary"]["reference"], tree["primary"]
+    """Rows: every pair of arms and radius; is the first more robust than the second, under each protocol?"""
+    primary = tree["primary"]
+    ran = {a for numbers in tree["differences"].values() for n, e in shown_points(tree) for a in numbers.get(n, {}).get(e, {})}
+    attacks = [attack for attack in SHOWN if attack in ran]
     rows = []
     for pair, numbers in tree["differences"].items():
-        arm = pair.removesuffix(f"-vs-{reference}")
-        rows.append([f"{arm}: clean accuracy is higher", points(numbers["clean"]), verdict(numbers["clean"]), ""])
+        arm, other = pair.split("-vs-")
         for norm, eps in shown_points(tree):
-            for attack in SHOWN:
-                estimate = numbers.get(norm, {}).get(eps, {}).get(attack)
-                if estimate is None:
-                    continue
-                named = (arm, attack, norm) == (primary["arm"], primary["attack"], primary["norm"]) and eps in primary["eps"]
-                claim = f"{arm}: more robust at {NORM_TITLES[norm]} {eps}, {ATTACK_TITLES[attack]}"
-                rows.append([claim, points(estimate), verdict(estimate), "primary" if named else ""])
-    return markdown([f"claim, against {reference}", "difference in points", "verdict", "endpoint"], rows)
+            here = numbers.get(norm, {}).get(eps, {})
+            named = (arm, other, norm) == (primary["arm"], primary["reference"], primary["norm"]) and eps in primary["eps"]
+            cells = [_judged(here.get(attack), named and attack == primary["attack"]) for attack in attacks]
+            rows.append([f"{arm} over {other}", f"{NORM_TITLES[norm]} {eps}", *cells])
+    return markdown(["more robust", "ball", *(ATTACK_TITLES[attack] for attack in attacks)], rows)
+
+
+def _judged(estimate: dict[str, float] | None, primary: bool) -> str:
+    if estimate is None:
+        return ""
+    return f"{points(estimate)} {verdict(estimate)}" + (" (primary)" if primary else "")
+
+
+def clean_table(tree: dict[str, Any]) -> str:
+    """Rows: every pair of arms; the difference of clean accuracy."""
+    rows = [
+        [" over ".join(pair.split("-vs-")), points(numbers["clean"]), verdict(numbers["clean"])]
+        for pair, numbers in tree["differences"].items()
+    ]
+    return markdown(["more accurate on clean images", "difference in points", "verdict"], rows)
+
+
+def factorial_entries(tree: dict[str, Any]) -> list[dict[str, Any]]:
+    """The factorial view at the primary endpoint's attack and radii."""
+    primary = tree["primary"]
+    return factorial(tree, primary["norm"], list(primary["eps"]), primary["attack"])
+
+
+def factorial_table(tree: dict[str, Any]) -> str:
+    """Rows: each twin and measure; without and with the isometric term, the difference, the smallest visible one, the verdict."""
+    primary = tree["primary"]
+    title = f"{ATTACK_TITLES.get(primary['attack'], primary['attack'])}, {NORM_TITLES[primary['norm']]}"
+    rows = []
+    for entry in factorial_entries(tree):
+        measure = "clean" if entry["measure"] == "clean" else f"{title} {entry['measure']}"
+        rates = [percent(entry["without"]), percent(entry["with"])]
+        change = [points(entry["difference"]), f"{100 * entry['smallest']:.1f}", entry["verdict"]]
+        rows.append([entry["regulariser"], entry["twin"], measure, *rates, *change])
+    header = ["regulariser", "with the isometric term", "measure", "without", "with", "difference", "smallest visible", "verdict"]
+    return markdown(header, rows)
+
+
+def factorial_rows(tree: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """(header, rows) of the factorial view for programs."""
+    rows = []
+    for entry in factorial_entries(tree):
+        change = entry["difference"]
+        values = [entry["without"]["value"], entry["with"]["value"], change["value"], change["lo"], change["hi"], change["n"]]
+        rows.append([entry["regulariser"], entry["twin"], entry["measure"], *values, entry["smallest"], entry["verdict"]])
+    header = ["regulariser", "twin", "measure", "without", "with", "difference", "lo", "hi", "n", "smallest", "verdict"]
+    return header, rows
+
+
+def geometry_table(tree: dict[str, Any]) -> str:
+    """Rows: arms; how isometric the representations are within classes, and whether less so near decision boundaries."""
+    rows = []
+    for arm, numbers in tree["geometry"].items():
+        pairs, boundary = numbers["distances"], numbers["boundary"]
+        estimates = [
+            pairs["correlation"],
+            pairs["stress"],
+            pairs["scale"],
+            numbers["neighbours"]["overlap"],
+            boundary["correlation"],
+        ]
+        cells = [f"{e['value']:.2f} [{e['lo']:.2f}, {e['hi']:.2f}]" for e in estimates]
+        rows.append([arm, *cells, boundary["verdict"]])
+    header = ["arm", "distance correlation", "stress", "fitted scale", "neighbour overlap", "distortion and boundary distance"]
+    return markdown([*header, "more distorted near boundaries"], rows)
+
+
+def hierarchy_table(tree: dict[str, Any]) -> str:
+    """Rows: trees and levels; accuracy of the hierarchy and of the flat baseline mapped up the tree, clean and under attack."""
+    found, rows = tree["hierarchy"], []
+    trees = {name: numbers for name, numbers in found.items() if isinstance(numbers, dict)}
+    radii = list(next(iter(next(iter(trees.values()))["levels"].values()))["flat"]["pgd-on-any-level"])
+    for name, numbers in trees.items():
+        for level, at in numbers["levels"].items():
+            cells = [percent(at[who]["clean"]) for who in ("hierarchical", "flat")]
+            cells += [percent(at[who]["pgd-on-any-level"][eps]) for eps in radii for who in ("hierarchical", "flat")]
+            rows.append([name, level, str(at["groups"]), *cells])
+    norm = NORM_TITLES[found["norm"]]
+    header = [f"{who}, {what}" for what in ("clean", *(f"{norm} {eps}" for eps in radii)) for who in ("hierarchical", "flat")]
+    return markdown(["tree", "level", "groups", *header], rows)
+
+
+def mistakes_table(tree: dict[str, Any]) -> str:
+    """Rows: trees and attacks; mean tree distance of mistakes of both networks, and whether the hierarchy's are nearer."""
+    found, rows = tree["hierarchy"], []
+    for name, numbers in found.items():
+        if isinstance(numbers, dict):
+            mistakes = numbers["mistakes"]
+            kinds = {
+                "clean": mistakes["clean"],
+                **{f"PGD, {NORM_TITLES[found['norm']]} {e}": m for e, m in mistakes["pgd"].items()},
+            }
+            for title, m in kinds.items():
+                near = m.get("nearer")  # absent where no seed has mistakes of both networks
+                means = [f"{m[who]['value']:.2f}" if m.get(who) else "" for who in ("hierarchical", "flat")]
+                change = [f"{near['value']:+.2f} [{near['lo']:+.2f}, {near['hi']:+.2f}]", near["verdict"]] if near else ["", ""]
+                rows.append([name, title, *means, *change])
+    return markdown(["tree", "images", "hierarchical", "flat", "flat less hierarchical", "errs to nearer classes"], rows)
+
+
+def toy_table(summary: dict[str, Any]) -> str:
+    """Rows: levels of a toy; both arms' accuracy, distance correlation and stress, and the claims' verdicts."""
+    rows = []
+    names = list(dict.fromkeys(claim for at in summary["levels"].values() for claim in at["claims"]))
+    for level, at in summary["levels"].items():
+        arms = [at["isometric"], at["cross-entropy"]]
+        cells = [" / ".join(f"{arm[key]['value']:.2f}" for arm in arms) for key in ("accuracy", "correlation", "stress")]
+        claims = [f"{at['claims'][name]['verdict']} ({at['claims'][name]['value']:+.2f})" for name in names]
+        rows.append([level, str(at["classes"]), *cells, *claims])
+    measured = [f"{what}, isometric / cross-entropy" for what in ("accuracy", "distance correlation", "stress")]
+    return markdown(["level", "classes", *measured, *names], rows)
+
+
+def sweep_lines(sweeps: dict[str, dict[str, Any]]) -> list[str]:
+    """One line per tuned arm: the numbers chosen and how they did on val."""
+    lines = []
+    for arm, swept in sweeps.items():
+        chosen = {**swept["chosen"]["objective"], **swept["chosen"]["isometry"]}
+        numbers = ", ".join(f"{name} {value}" for name, value in chosen.items())
+        rates = f"clean {100 * swept['val_clean']['value']:.1f}, PGD {100 * swept['val_pgd']['value']:.1f}"
+        missed = "" if swept["min_clean_met"] else "; no cell was as accurate as asked for, so the most accurate was taken"
+        lines.append(f"- {arm}: {numbers}, of {swept['cells']} cells (on val, biased by the choice: {rates}{missed}).")
+    return lines
 
 
 def checks_table(tree: dict[str, Any]) -> str:

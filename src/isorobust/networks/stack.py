@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from isorobust.networks.zoo import Network, TanhMLP
+from isorobust.networks.zoo import Activations, Network
 
 
 class Stack:
     """S networks of one architecture, trained and evaluated together.
 
-    The MLP runs as batched products, bit for bit the same per seed whatever S is. Other networks
-    run through `vmap` when S > 1; their per-seed numbers agree to rounding.
+    Networks with `batched_activations` (MLPs) run as batched products, bit for bit the same per seed
+    whatever S is. Others run through `vmap` when S > 1; their per-seed numbers agree to rounding.
     """
 
     def __init__(self, networks: Sequence[Network]):
         self.template = networks[0]
+        self.batched = hasattr(self.template, "batched_activations")
         self.size = len(networks)
         self.weights, self.buffers = stack_module_state(list(networks))
         self.weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
@@ -40,22 +41,22 @@ class Stack:
     def parameters(self) -> list[Tensor]:
         return list(self.weights.values())
 
-    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits `[S, N, K]`, representations `[S, N, D]`) of pixels `[S, N, C, H, W]`."""
-        if isinstance(self.template, TanhMLP):
-            return self.template.batched_outputs(self.weights, x)
+    def activations(self, x: Tensor) -> Activations:
+        """`Activations` with `[S, ...]` in front, of pixels `[S, N, C, H, W]`."""
+        if self.batched:
+            return self.template.batched_activations(self.weights, x)
         if self.size == 1:
             state = {name: t[0] for name, t in {**self.weights, **self.buffers}.items()}
-            logits, representations = functional_call(_Outputs(self.template), _prefixed(state), (x[0],))
-            return logits.unsqueeze(0), representations.unsqueeze(0)
+            logits, hidden, stem = functional_call(_Activations(self.template), _prefixed(state), (x[0],))
+            return Activations(logits.unsqueeze(0), tuple(h.unsqueeze(0) for h in hidden), stem.unsqueeze(0))
 
         def one(weights, buffers, inputs):
-            return functional_call(_Outputs(self.template), _prefixed({**weights, **buffers}), (inputs,))
+            return functional_call(_Activations(self.template), _prefixed({**weights, **buffers}), (inputs,))
 
-        return torch.vmap(one, randomness="different")(self.weights, self.buffers, x)
+        return Activations(*torch.vmap(one, randomness="different")(self.weights, self.buffers, x))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.outputs(x)[0]
+        return self.activations(x).logits
 
     def state(self) -> dict[str, Tensor]:
         """Persistent tensors `[S, ...]` on the CPU, detached."""
@@ -64,15 +65,15 @@ class Stack:
         return {name: tensors[name].detach().cpu().contiguous().clone() for name in names}
 
 
-class _Outputs(nn.Module):
-    """`outputs` as a forward, which `functional_call` needs."""
+class _Activations(nn.Module):
+    """`activations` as a forward, which `functional_call` needs."""
 
     def __init__(self, network: Network):
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor):
-        return self.network.outputs(x)
+        return tuple(self.network.activations(x))
 
 
 def _prefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,27 +28,39 @@ class Normalise(nn.Module):
         return x if self.identity else (x - self.mean) / self.std
 
 
+class Activations(NamedTuple):
+    """What one pass gives: logits `[N, K]`, hidden layers `[N, D_l]` in order (the last are the representations), and the stem.
+
+    `stem` `[N, F]` is the flattened output of the convolutions, on which `distances: features`
+    compares inputs; the pixels where a network has no such part.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+    stem: Tensor
+
+
 class Network(nn.Module):
-    """A body that gives representations and a linear head that gives logits."""
+    """A body that gives hidden layers and a linear head that gives logits."""
 
     normalise: Normalise
     head: nn.Linear
 
-    def body(self, x: Tensor) -> Tensor:
-        """Representations `[N, D]` of normalised pixels."""
+    def body(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """(hidden layers, stem) of normalised pixels; see `Activations`."""
         raise NotImplementedError
+
+    def activations(self, x: Tensor) -> Activations:
+        """Logits, hidden layers and stem of pixels `[N, C, H, W]`."""
+        hidden, stem = self.body(self.normalise(x))
+        return Activations(self.head(hidden[-1]), tuple(hidden), stem)
 
     def features(self, x: Tensor) -> Tensor:
         """Representations `[N, D]` of pixels `[N, C, H, W]`: the input of the last linear layer."""
-        return self.body(self.normalise(x))
-
-    def outputs(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits `[N, K]`, representations `[N, D]`) in one pass."""
-        representations = self.features(x)
-        return self.head(representations), representations
+        return self.activations(x).hidden[-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.outputs(x)[0]
+        return self.activations(x).logits
 
 
 def _tanh_layers(inputs: int, width: int, count: int) -> nn.ModuleList:
@@ -54,6 +68,14 @@ def _tanh_layers(inputs: int, width: int, count: int) -> nn.ModuleList:
     for layer in layers[1:]:
         nn.init.orthogonal_(layer.weight)
     return layers
+
+
+def _tanh_outputs(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    outputs = []
+    for layer in layers:
+        x = torch.tanh(layer(x))
+        outputs.append(x)
+    return outputs
 
 
 class TanhMLP(Network):
@@ -65,18 +87,18 @@ class TanhMLP(Network):
         self.hidden = _tanh_layers(shape[0] * shape[1] * shape[2], options.width, options.hidden_layers)
         self.head = nn.Linear(options.width, classes)
 
-    def body(self, x: Tensor) -> Tensor:
+    def body(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         x = x.flatten(1)
-        for layer in self.hidden:
-            x = torch.tanh(layer(x))
-        return x
+        return _tanh_outputs(self.hidden, x), x
 
-    def batched_outputs(self, weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """`outputs` of S networks at once: weights `[S, ...]`, pixels `[S, N, C, H, W]`; one batched product per layer."""
-        x = self.normalise(x).flatten(2)
+    def batched_activations(self, weights: dict[str, Tensor], x: Tensor) -> Activations:
+        """`activations` of S networks at once: weights `[S, ...]`, pixels `[S, N, C, H, W]`; one batched product per layer."""
+        stem = self.normalise(x).flatten(2)
+        hidden, x = [], stem
         for i in range(len(self.hidden)):
             x = torch.tanh(_batched_linear(weights, f"hidden.{i}", x))
-        return _batched_linear(weights, "head", x), x
+            hidden.append(x)
+        return Activations(_batched_linear(weights, "head", x), tuple(hidden), stem)
 
 
 def _batched_linear(weights: dict[str, Tensor], layer: str, x: Tensor) -> Tensor:
@@ -97,13 +119,11 @@ class ConvFeatures(Network):
         self.hidden = _tanh_layers(channels[-1] * height * width, options.width, options.hidden_layers)
         self.head = nn.Linear(options.width, classes)
 
-    def body(self, x: Tensor) -> Tensor:
+    def body(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         for convolution in self.convolutions:
             x = F.max_pool2d(F.relu(convolution(x)), 2)
         x = x.flatten(1)
-        for layer in self.hidden:
-            x = torch.tanh(layer(x))
-        return x
+        return _tanh_outputs(self.hidden, x), x
 
 
 class SmallCNN(Network):
@@ -119,13 +139,17 @@ class SmallCNN(Network):
         self.hidden = nn.Linear(second * height * width, options.width)
         self.head = nn.Linear(options.width, classes)
 
-    def body(self, x: Tensor) -> Tensor:
-        x = F.relu(self.conv2(F.relu(self.conv1(x))))
-        return F.relu(self.hidden(x.flatten(1)))
+    def body(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        first = F.relu(self.conv1(x))
+        second = F.relu(self.conv2(first)).flatten(1)
+        return [first.flatten(1), second, F.relu(self.hidden(second))], second
 
 
 class ResNet18(Network):
-    """torchvision's ResNet-18, first convolution 3x3 with stride 1 and no max-pool, as usual for 32x32 images."""
+    """torchvision's ResNet-18, first convolution 3x3 with stride 1 and no max-pool, as usual for 32x32 images.
+
+    Its one hidden layer is the pooled output of the last stage.
+    """
 
     def __init__(self, options: settings.ResNet18, shape: tuple[int, int, int], classes: int):
         super().__init__()
@@ -137,8 +161,8 @@ class ResNet18(Network):
         self.trunk.maxpool = nn.Identity()
         self.head, self.trunk.fc = self.trunk.fc, nn.Identity()
 
-    def body(self, x: Tensor) -> Tensor:
-        return self.trunk(x)
+    def body(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        return [self.trunk(x)], x.flatten(1)
 
 
 NETWORKS = {"tanh-mlp": TanhMLP, "conv-features": ConvFeatures, "small-cnn": SmallCNN, "resnet18": ResNet18}

@@ -6,12 +6,16 @@ robustness", arXiv 2211.01236, the loss of its locally isometric layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Reduction = Literal["paper", "pairs"]
+Layers = Literal["last", "all"]
+Pairs = Literal["same-class", "all"]
+Distances = Literal["pixels", "features"]
 
 
 def isometric_loss(
@@ -51,12 +55,43 @@ def stacked_isometric_loss(
     representations: Tensor,
     labels: Tensor,
     *,
-    scale: float = 1.0,
+    scale: float | Tensor = 1.0,
     reduction: Reduction = "paper",
     neighbours: int | None = None,
 ) -> Tensor:
-    """`isometric_loss` of S batches at once, `[S]`: inputs and representations `[S, N, ...]`, labels `[S, N]`."""
-    if not scale > 0:
+    """`isometric_loss` of S batches at once, `[S]`: inputs, representations `[S, N, ...]`, labels `[S, N]`, scale maybe `[S]`."""
+    return _losses(inputs, (representations,), labels, scale, reduction, neighbours)
+
+
+def isometric_term(
+    inputs: Tensor,
+    stem: Tensor,
+    hidden: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    scale: float | Tensor = 1.0,
+    reduction: Reduction = "paper",
+    neighbours: int | None = None,
+    layers: Layers = "last",
+    pairs: Pairs = "same-class",
+    distances: Distances = "pixels",
+) -> Tensor:
+    """The term of S networks `[S]`, with all its options (docs/methods.md).
+
+    inputs `[S, N, ...]`, stem `[S, N, F]` and hidden `[S, N, D_l]` as in `Activations`, labels
+    `[S, N]`. `layers="all"` adds the losses of all hidden layers; `pairs="all"` keeps distances
+    across classes too; `distances="features"` takes the input distances in the stem, as constants.
+    """
+    target = stem.detach() if distances == "features" else inputs
+    chosen = hidden if layers == "all" else hidden[-1:]
+    groups = torch.zeros_like(labels) if pairs == "all" else labels
+    return _losses(target, chosen, groups, scale, reduction, neighbours)
+
+
+def _losses(
+    inputs: Tensor, layers: Sequence[Tensor], labels: Tensor, scale: float | Tensor, reduction: Reduction, neighbours: int | None
+) -> Tensor:
+    if not bool(torch.as_tensor(scale > 0).all()):
         raise ValueError(f"scale must be above 0, found {scale}")
     if neighbours is not None and neighbours < 1:
         raise ValueError(f"neighbours must be at least 1 or None, found {neighbours}")
@@ -72,14 +107,18 @@ def stacked_isometric_loss(
     if neighbours is not None and len(stack):
         keep = _near(target, stack, first, second, stacks, count, neighbours)
         stack, rows_a, rows_b, target = stack[keep], rows_a[keep], rows_b[keep], target[keep]
-    actual = _distances(representations, rows_a, rows_b)
-    squares = (scale * actual - target.to(actual.dtype)).square()
-    # Each unordered pair stands for two entries of the symmetric matrix.
-    sums = 2.0 * actual.new_zeros(stacks).index_add(0, stack, squares)
+    factor = scale[stack] if isinstance(scale, Tensor) else scale
+    total = None
+    for representations in layers:
+        actual = _distances(representations, rows_a, rows_b)
+        squares = (factor * actual - target.to(actual.dtype)).square()
+        # Each unordered pair stands for two entries of the symmetric matrix.
+        sums = 2.0 * actual.new_zeros(stacks).index_add(0, stack, squares)
+        total = sums if total is None else total + sums
     if reduction == "paper":
-        return sums / count**2
+        return total / count**2
     pairs = 2 * torch.bincount(stack, minlength=stacks)
-    return sums / pairs.clamp(min=1).to(sums.dtype)
+    return total / pairs.clamp(min=1).to(total.dtype)
 
 
 def same_class_pairs(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from isorobust.networks.stack import Stack
+from isorobust.networks.zoo import Activations
 from isorobust.objectives import settings
-from isorobust.objectives.isometry import stacked_isometric_loss
+from isorobust.objectives.isometry import isometric_term
 
 
 class Batch(NamedTuple):
@@ -22,10 +24,26 @@ class Batch(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """`total` `[S]` is minimised; `parts` (name -> `[S]`) are its terms, for the record."""
+    """`total` `[S]` is minimised; `parts` (name -> `[S]`) are its terms, for the record.
+
+    `inputs` are the images on which cross-entropy was taken and `activations` what the model made of
+    them: the isometric term compares the two.
+    """
 
     total: Tensor
     parts: dict[str, Tensor]
+    inputs: Tensor
+    activations: Activations
+
+
+def training_loss(model: Stack, batch: Batch, arm: settings.Arm) -> Loss:
+    """The arm's objective, plus beta times the isometric term where the arm has one."""
+    loss = OBJECTIVES[arm.objective.objective](model, batch, arm.objective)
+    if arm.isometry is None:
+        return loss
+    options = {name: getattr(arm.isometry, name) for name in type(arm.isometry).model_fields if name != "beta"}
+    term = isometric_term(loss.inputs, loss.activations.stem, loss.activations.hidden, batch.labels, **options)
+    return loss._replace(total=loss.total + arm.isometry.beta * term, parts={**loss.parts, "isometric": term})
 
 
 def stacked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -34,47 +52,101 @@ def stacked_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return each.view(labels.shape).mean(dim=1)
 
 
+def _on(images: Tensor, model: Stack, batch: Batch) -> Loss:
+    """Cross-entropy on these images."""
+    activations = model.activations(images)
+    ce = stacked_cross_entropy(activations.logits, batch.labels)
+    return Loss(ce, {"cross_entropy": ce}, images, activations)
+
+
 def cross_entropy(model: Stack, batch: Batch, options: settings.CrossEntropy) -> Loss:
-    ce = stacked_cross_entropy(model(batch.images), batch.labels)
-    return Loss(ce, {"cross_entropy": ce})
+    return _on(batch.images, model, batch)
 
 
-def isometric(model: Stack, batch: Batch, options: settings.Isometric) -> Loss:
-    logits, representations = model.outputs(batch.images)
-    ce = stacked_cross_entropy(logits, batch.labels)
-    term = stacked_isometric_loss(
-        batch.images,
-        representations,
-        batch.labels,
-        scale=options.scale,
-        reduction=options.reduction,
-        neighbours=options.neighbours,
-    )
-    return Loss(ce + options.beta * term, {"cross_entropy": ce, "isometric": term})
+def noise(model: Stack, batch: Batch, options: settings.Noise) -> Loss:
+    return _on(batch.images + options.sigma * _draw(torch.randn, batch), model, batch)
+
+
+def jacobian(model: Stack, batch: Batch, options: settings.Jacobian) -> Loss:
+    images = batch.images.detach().requires_grad_()
+    loss = _on(images, model, batch)
+    head = model.weights["head.weight"]
+    norm = squared_jacobian(loss.activations.hidden[-1], head, images, batch.generators, options.projections)
+    total = loss.total + 0.5 * options.weight * norm
+    return Loss(total, {**loss.parts, "jacobian": norm}, batch.images, loss.activations)
+
+
+def squared_jacobian(
+    representations: Tensor, head: Tensor, images: Tensor, generators: list[torch.Generator], projections: int | str
+) -> Tensor:
+    """Mean over the batch of the squared Frobenius norm of d logits / d images, `[S]`, differentiable.
+
+    Logits are head `[S, K, D]` times representations `[S, N, D]`, a function of images `[S, N, ...]`.
+    With n random projections v, uniform on the unit sphere of the K logits, it is estimated by
+    K / n * sum |d (v . logits) / d images|^2 (Hoffman, Roberts, Yaida, arXiv 1908.02729, eq. 9);
+    "exact" takes every logit in turn.
+    """
+    size, count = representations.shape[:2]
+    classes = head.shape[1]
+
+    def squares(along: Tensor) -> Tensor:
+        # In this order of factors the gradient of `head` has the same bits in a stack of one and of many.
+        weights = torch.bmm(head.transpose(1, 2), along.transpose(1, 2)).transpose(1, 2)
+        (gradient,) = torch.autograd.grad(representations, images, weights, create_graph=True)
+        return gradient.flatten(2).square().sum(2).mean(1)
+
+    if projections == "exact":
+        axes = torch.eye(classes, dtype=head.dtype, device=head.device)
+        return sum(squares(axis.expand(size, count, classes)) for axis in axes)
+    total = representations.new_zeros(size)
+    for _ in range(projections):
+        draw = torch.stack([torch.randn(count, classes, generator=g) for g in generators]).to(representations)
+        total = total + squares(F.normalize(draw, dim=2))
+    return classes / projections * total
+
+
+def trades(model: Stack, batch: Batch, options: settings.Trades) -> Loss:
+    loss = _on(batch.images, model, batch)
+    clean = loss.activations.logits.softmax(2)
+    fixed = clean.detach()
+    start = batch.images + 0.001 * _draw(torch.randn, batch)
+    images = _ascend(model, batch, options, start, lambda logits: _divergence(logits, fixed))
+    divergence = _divergence(model(images), clean)
+    total = loss.total + options.weight * divergence
+    return Loss(total, {**loss.parts, "divergence": divergence}, batch.images, loss.activations)
+
+
+def _divergence(logits: Tensor, clean: Tensor) -> Tensor:
+    """KL(clean || softmax(logits)), mean over the batch, `[S]`."""
+    return F.kl_div(logits.log_softmax(2), clean, reduction="none").sum(2).mean(1)
 
 
 def adversarial(model: Stack, batch: Batch, options: settings.Adversarial) -> Loss:
-    images = pgd_images(model, batch, options)
-    ce = stacked_cross_entropy(model(images), batch.labels)
-    return Loss(ce, {"cross_entropy": ce})
+    return _on(pgd_images(model, batch, options), model, batch)
 
 
 def pgd_images(model: Stack, batch: Batch, options: settings.Adversarial) -> Tensor:
-    """PGD on cross-entropy from a random start in the ball, `[S, N, C, H, W]`; the model keeps its mode.
+    """PGD on cross-entropy from a random start in the ball, `[S, N, C, H, W]`; the model keeps its mode."""
+    start = batch.images + options.eps * (2 * _draw(torch.rand, batch) - 1)
+    return _ascend(model, batch, options, start, lambda logits: stacked_cross_entropy(logits, batch.labels))
 
-    Gradients are taken outside `vmap` and never reach the weights.
-    """
-    clean, eps = batch.images, options.eps
-    step = options.step_size * eps / options.steps
-    noise = torch.stack([torch.rand(clean.shape[1:], generator=g) for g in batch.generators]).to(clean)
-    images = _project(clean + eps * (2 * noise - 1), clean, options.norm, eps)
-    for _ in range(options.steps):
+
+def _ascend(model: Stack, batch: Batch, ball: settings._InBall, start: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """Projected gradient ascent on `loss` of the logits. Gradients are taken outside `vmap` and never reach the weights."""
+    clean, eps = batch.images, ball.eps
+    step = ball.step_size * eps / ball.steps
+    images = _project(start, clean, ball.norm, eps)
+    for _ in range(ball.steps):
         images.requires_grad_()
-        loss = stacked_cross_entropy(model(images), batch.labels).sum()
-        (gradient,) = torch.autograd.grad(loss, images)
-        direction = gradient.sign_() if options.norm == "linf" else gradient / _lengths(gradient).clamp(min=1e-30)
-        images = _project(images.detach().add(direction, alpha=step), clean, options.norm, eps)
+        (gradient,) = torch.autograd.grad(loss(model(images)).sum(), images)
+        direction = gradient.sign_() if ball.norm == "linf" else gradient / _lengths(gradient).clamp(min=1e-30)
+        images = _project(images.detach().add(direction, alpha=step), clean, ball.norm, eps)
     return images
+
+
+def _draw(kind: Callable[..., Tensor], batch: Batch) -> Tensor:
+    """Random numbers of the images' shape, each seed's from its own stream."""
+    return torch.stack([kind(batch.images.shape[1:], generator=g) for g in batch.generators]).to(batch.images)
 
 
 def _project(images: Tensor, clean: Tensor, norm: str, eps: float) -> Tensor:
@@ -89,4 +161,10 @@ def _lengths(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(2), dim=2).view(*x.shape[:2], 1, 1, 1)
 
 
-OBJECTIVES = {"cross-entropy": cross_entropy, "isometric": isometric, "adversarial": adversarial}
+OBJECTIVES = {
+    "cross-entropy": cross_entropy,
+    "noise": noise,
+    "jacobian": jacobian,
+    "trades": trades,
+    "adversarial": adversarial,
+}

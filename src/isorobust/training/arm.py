@@ -13,7 +13,7 @@ from isorobust.data.splits import Split
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
-from isorobust.objectives.settings import ArmSettings
+from isorobust.objectives.settings import Arm
 from isorobust.runtime import derive_seed
 from isorobust.statistics import mean_over_seeds, rate
 from isorobust.training.fit import fit
@@ -38,7 +38,7 @@ def train_arm(
     train: Split,
     val: Split,
     network: NetworkSettings,
-    arm: ArmSettings,
+    arm: Arm,
     training: TrainingSettings,
     seeds: list[int],
     device: torch.device,
@@ -54,8 +54,8 @@ def train_arm(
         "shape": list(shape),
         "classes": classes,
         "seeds": seeds,
-        "objective": arm.model_dump(),
-        "isometric": arm.isometric_term(),
+        "objective": arm.objective.model_dump(),
+        "isometric": arm.term(),
     }
     metrics: dict[str, Any] = {"val_accuracy": rate(trained.val_correct).as_dict()}
     for name in trained.history:

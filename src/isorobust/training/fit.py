@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,9 +12,9 @@ from torch import Tensor
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.networks.stack import Stack
-from isorobust.networks.zoo import Network, TanhMLP
-from isorobust.objectives.losses import OBJECTIVES, Batch, stacked_cross_entropy
-from isorobust.objectives.settings import ArmSettings
+from isorobust.networks.zoo import Network
+from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy, training_loss
+from isorobust.objectives.settings import Arm, side_by_side
 from isorobust.progress import progress
 from isorobust.runtime import generator
 from isorobust.training.settings import TrainingSettings
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 
 class Images:
-    """A split on the device: uint8 pixels, turned to float in [0, 1] batch by batch."""
+    """A split on the device: uint8 pixels, turned to float in [0, 1] batch by batch; float inputs as they are."""
 
     def __init__(self, split: Split, device: torch.device, dtype: torch.dtype):
         self.pixels = torch.from_numpy(split.images).to(device)
@@ -41,7 +41,8 @@ class Images:
     def take(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(pixels, labels) at index of any shape, with that shape in front."""
         flat = index.flatten().to(self.pixels.device)
-        pixels = self.pixels.index_select(0, flat).to(self.dtype).div_(255)
+        pixels = self.pixels.index_select(0, flat)
+        pixels = pixels.to(self.dtype) if pixels.is_floating_point() else pixels.to(self.dtype).div_(255)
         return pixels.view(*index.shape, *self.pixels.shape[1:]), self.labels.index_select(0, flat).view(index.shape)
 
 
@@ -50,16 +51,19 @@ def fit(
     seeds: Sequence[int],
     train: Split,
     val: Split,
-    objective: ArmSettings,
+    arms: Arm | Sequence[Arm],
     options: TrainingSettings,
     device: torch.device | str = "cpu",
+    loss: Callable[[Stack, Batch, Arm], Loss] = training_loss,
 ) -> Trained:
     """Train one network per seed; each has its own data order and noise, whoever is trained beside it.
 
-    The last epoch's weights are kept; nothing is chosen on val. Errors: UserError naming epoch, step
-    and seed when a loss is NaN or infinite.
+    `arms`: one for all networks, or one for each; in a stack those may differ in weights only. `loss`
+    of (stack, batch, arm) is minimised. The last epoch's weights are kept; nothing is chosen on val.
+    Errors: UserError naming epoch, step and seed when a loss is NaN or infinite.
     """
-    together = options.seeds == "stacked" or (options.seeds == "auto" and isinstance(networks[0], TanhMLP))
+    each = [arms] * len(seeds) if isinstance(arms, Arm) else list(arms)
+    together = options.seeds == "stacked" or (options.seeds == "auto" and hasattr(networks[0], "batched_activations"))
     groups = [list(range(len(seeds)))] if together else [[i] for i in range(len(seeds))]
     total = options.epochs * -(-len(train.labels) // options.batch_size) * len(groups)
     with progress(total, "training", "step") as bar:
@@ -69,9 +73,10 @@ def fit(
                 [seeds[i] for i in group],
                 train,
                 val,
-                objective,
+                _together([each[i] for i in group]),
                 options,
                 torch.device(device),
+                loss,
                 bar,
             )
             for group in groups
@@ -83,9 +88,14 @@ def fit(
     )
 
 
-def _fit_stack(stack: Stack, seeds, train: Split, val: Split, objective, options: TrainingSettings, device, bar) -> Trained:
+def _together(arms: list[Arm]) -> Arm:
+    """One arm for a stack; weights that differ become tensors `[S]`."""
+    terms = [arm.isometry for arm in arms]
+    return Arm(side_by_side([arm.objective for arm in arms]), None if terms[0] is None else side_by_side(terms))
+
+
+def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options: TrainingSettings, device, loss_of, bar):
     stack.to(device)
-    loss_of = OBJECTIVES[objective.objective]
     dtype = stack.parameters()[0].dtype
     data, held_out = Images(train, device, dtype), Images(val, device, dtype)
     optimisers = _adam(stack, options)
@@ -97,7 +107,7 @@ def _fit_stack(stack: Stack, seeds, train: Split, val: Split, objective, options
         order = torch.stack([torch.randperm(len(train.labels), generator=g) for g in orders])  # [S, N]
         sums: dict[str, np.ndarray] = {}
         for step, index in enumerate(order.split(options.batch_size, dim=1), start=1):
-            loss = loss_of(stack, Batch(*data.take(index), noises), objective)
+            loss = loss_of(stack, Batch(*data.take(index), noises), arm)
             totals = loss.total.detach().double().cpu().numpy()
             if not np.isfinite(totals).all():
                 seed = seeds[int(np.flatnonzero(~np.isfinite(totals))[0])]

@@ -1,0 +1,188 @@
+"""Accuracy and robust accuracy per level, and how near mistakes are, of hierarchies and of the flat baseline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isorobust.attacks import settings as attacks
+from isorobust.attacks.evaluate import predict
+from isorobust.attacks.perturb import Problem, perturb
+from isorobust.claims import verdict
+from isorobust.data.splits import Split
+from isorobust.errors import found
+from isorobust.hierarchy.network import LevelNetwork, load
+from isorobust.hierarchy.settings import LevelAttack
+from isorobust.hierarchy.tree import parse_tree, tree_distance
+from isorobust.networks.checkpoint import Checkpoint
+from isorobust.params import eps_key
+from isorobust.progress import progress
+from isorobust.runtime import derive_seed
+from isorobust.statistics import mean_over_seeds, rate
+
+BATCH = 1000
+Guesses = dict[str, np.ndarray]  # "clean" -> classes `[S, N]`, eps key -> classes `[S, n]`
+
+
+class GroupLogits(nn.Module):
+    """A flat network's log-probabilities of groups, up to a constant, for attacks on a level that it was not trained for.
+
+    `groups` int64 `[K]`: the group of every class.
+    """
+
+    def __init__(self, network: nn.Module, groups: np.ndarray):
+        super().__init__()
+        self.network = network
+        self.members = [np.flatnonzero(groups == group).tolist() for group in range(int(groups.max()) + 1)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.network(x)
+        return torch.stack([logits[:, members].logsumexp(1) for members in self.members], dim=1)
+
+
+class Bench:
+    """The test images on the device, and the attack of the recipe. Errors: UserError for more images than there are."""
+
+    def __init__(self, test: Split, options: LevelAttack, device: torch.device, where: str):
+        count = options.images or len(test.labels)
+        if count > len(test.labels):
+            raise found(f"{where}.attack.images", count, f"at most {len(test.labels)} (the test images)")
+        self.options, self.labels, self.count = options, test.labels, count
+        self.images = torch.from_numpy(test.images).to(device).float().div_(255)
+
+    def clean(self, model: nn.Module) -> np.ndarray:
+        """Classes `[N]` that the model gives all clean images."""
+        return predict(model, self.images).cpu().numpy()
+
+    def attacked(self, model: nn.Module, judges: list[nn.Module], truth: np.ndarray, eps: float, *stream: object) -> np.ndarray:
+        """Classes `[J, n]` that the judges give the PGD images made on `model`, whose labels are `truth` `[N]`."""
+        options, parts = attacks.PGD(steps=self.options.steps), []
+        for start in range(0, self.count, BATCH):
+            batch = slice(start, min(start + BATCH, self.count))
+            labels = torch.from_numpy(truth[batch]).to(self.images.device)
+            seed = derive_seed(*stream, self.options.norm, eps_key(eps), start)
+            problem = Problem(model, self.images[batch], labels, self.options.norm, eps, seed, int(truth.max()) + 1)
+            images = perturb("pgd", problem, options).images
+            parts.append(torch.stack([predict(judge, images) for judge in judges]))
+        return torch.cat(parts, dim=1).cpu().numpy()
+
+
+def attack_hierarchies(
+    checkpoint: Checkpoint, flat: Checkpoint, test: Split, options: LevelAttack, device: torch.device, where: str
+) -> dict[str, Any]:
+    """The tree of attack.json (docs/results.md). `flat` is the baseline, which must hold the hierarchies' seeds.
+
+    Attacks on level b ascend the cross-entropy of level b's logits, through all blocks up to b. The
+    flat network's classes are mapped up the tree; it is attacked on its classes and, for a
+    comparison on equal terms, on every level's groups. Every level is also judged on the images made
+    for the other levels: a deep block whose gradient is small falls to attacks on a shallow one.
+    Errors: UserError, see `Bench` and `load`.
+    """
+    bench, seeds = Bench(test, options, device, where), checkpoint.seeds
+    trees = {name: parse_tree(levels) for name, levels in checkpoint.spec["trees"].items()}
+    rows = {row.tobytes(): row for tree in trees.values() for row in tree}  # every level once, whichever trees share it
+    with progress(len(seeds) * (len(rows) + sum(map(len, trees.values()))), "hierarchies", "unit") as bar:
+        plain = _by_level([flat.network(seed, device) for seed in seeds], seeds, bench, rows, bar)
+        told = {name: _hierarchy(checkpoint, name, tree, bench, plain, device, bar) for name, tree in trees.items()}
+    return {"norm": options.norm, "images": bench.count, "seeds": len(seeds), **told}
+
+
+def _by_level(
+    networks: list[nn.Module], seeds: list[int], bench: Bench, rows: dict[bytes, np.ndarray], bar
+) -> dict[bytes, Guesses]:
+    """Per level (bytes of its row) the classes that the flat networks give under the attack on that level."""
+    clean = np.stack([bench.clean(network) for network in networks])
+    result = {}
+    for key, row in rows.items():
+        guesses: dict[str, list[np.ndarray]] = {eps_key(eps): [] for eps in bench.options.eps}
+        for seed, network in zip(seeds, networks):
+            model = GroupLogits(network, row) if row[-1] < len(row) - 1 else network
+            for eps in bench.options.eps:
+                guess = bench.attacked(model, [network], row[bench.labels], eps, "flat", seed, int(row.max()))
+                guesses[eps_key(eps)].append(guess[0])
+            bar.update()
+        result[key] = {"clean": clean, **{name: np.stack(each) for name, each in guesses.items()}}
+    return result
+
+
+def _hierarchy(
+    checkpoint: Checkpoint, name: str, tree: np.ndarray, bench: Bench, plain: dict[bytes, Guesses], device, bar
+) -> dict[str, Any]:
+    radii, labels = {eps_key(eps): eps for eps in bench.options.eps}, bench.labels
+    clean: list[list[np.ndarray]] = []  # [S, L, N]
+    under: dict[str, list[list[np.ndarray]]] = {key: [] for key in radii}  # [S, attacked level, L, n]
+    for seed in checkpoint.seeds:
+        network = load(checkpoint, name, seed, device)
+        models = [LevelNetwork(network, level) for level in range(len(tree))]
+        clean.append([bench.clean(model) for model in models])
+        for guesses in under.values():
+            guesses.append([])
+        for number, (model, row) in enumerate(zip(models, tree)):
+            for key, eps in radii.items():
+                under[key][-1].append(bench.attacked(model, models, row[labels], eps, name, seed, number))
+            bar.update()
+    guesses = {"clean": np.array(clean), **{key: np.array(each) for key, each in under.items()}}
+    levels: dict[str, Any] = {}
+    for number, row in enumerate(tree):
+        own = {key: each[:, number] if key == "clean" else each[:, number, number] for key, each in guesses.items()}
+        every = {key: guesses[key][:, :, number].swapaxes(0, 1) for key in radii}  # [attacked level, S, n]
+        flat = [{key: row[guess] for key, guess in plain[other.tobytes()].items()} for other in tree]
+        levels[f"level-{number + 1}"] = {
+            "groups": int(row.max()) + 1,
+            "hierarchical": _rates(own, own, every, row[labels]),
+            "flat": _rates(flat[-1], flat[number], {key: np.stack([by[key] for by in flat]) for key in radii}, row[labels]),
+        }
+    classes = plain[tree[-1].tobytes()]
+    mistakes = {key: compare_mistakes(tree, labels, own[key], classes[key]) for key in own}  # `own` of the last level
+    return {
+        "levels": levels,
+        "mistakes": {"uniform": uniform_mistake(tree, labels), "clean": mistakes.pop("clean"), "pgd": mistakes},
+    }
+
+
+def _rates(own: Guesses, on_level: Guesses, every: Guesses, truth: np.ndarray) -> dict[str, Any]:
+    """Clean, under the network's own attack, under the one on this level, and under all levels' attacks `[A, S, n]`."""
+
+    def right(guess: np.ndarray) -> np.ndarray:
+        return guess == truth[: guess.shape[-1]]
+
+    return {
+        "clean": rate(right(own["clean"])).as_dict(),
+        "pgd": {key: rate(right(own[key])).as_dict() for key in every},
+        "pgd-on-level": {key: rate(right(on_level[key])).as_dict() for key in every},
+        "pgd-on-any-level": {key: rate(right(each).all(axis=0)).as_dict() for key, each in every.items()},
+    }
+
+
+def mistake_distances(tree: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Mean tree distance of each seed's wrong classes, `[S]`, from 1 to L; NaN for a seed without any."""
+    distance = tree_distance(tree, predicted, np.broadcast_to(labels[: predicted.shape[1]], predicted.shape))
+    wrong = (distance > 0).sum(axis=1)
+    return np.where(wrong > 0, distance.sum(axis=1) / np.maximum(wrong, 1), np.nan)
+
+
+def uniform_mistake(tree: np.ndarray, labels: np.ndarray) -> float:
+    """The mean tree distance of a wrong class drawn uniformly, for labels as they are."""
+    each = tree_distance(tree, np.arange(tree.shape[1])[:, None], labels[None])
+    return float(each.sum() / (each > 0).sum())
+
+
+def compare_mistakes(tree: np.ndarray, labels: np.ndarray, own: np.ndarray, flat: np.ndarray) -> dict[str, Any]:
+    """Mean tree distance of mistakes, and by how much the hierarchy's are nearer, paired by seed; classes `[S, n]`.
+
+    `n` counts the seeds on which both make mistakes; other seeds are left out. Without any, only `n` is given.
+    """
+    values = np.stack([mistake_distances(tree, labels, predicted) for predicted in (own, flat)])
+    values = values[:, np.isfinite(values).all(axis=0)]
+    if not values.shape[1]:
+        return {"n": 0}
+    told = {name: _interval(row) for name, row in zip(("hierarchical", "flat"), values)}
+    nearer = _interval(values[1] - values[0])
+    return {**told, "nearer": {**nearer, "verdict": verdict(nearer["lo"], nearer["hi"])}, "n": values.shape[1]}
+
+
+def _interval(values: np.ndarray) -> dict[str, float]:
+    return dict(zip(("value", "lo", "hi"), mean_over_seeds(values)))

@@ -1,0 +1,55 @@
+"""The block `hierarchy` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator
+
+from isorobust.hierarchy.tree import parse_level, parse_tree
+from isorobust.objectives.settings import Isometry
+from isorobust.params import Distinct, Settings, radius
+
+Count = Annotated[int, Field(ge=1)]
+
+
+def _accepted(parse):
+    def check(written):
+        parse(written)
+        return written
+
+    return AfterValidator(check)
+
+
+Level = Annotated[str, _accepted(parse_level)]
+Levels = Annotated[list[Level], Field(min_length=1), _accepted(parse_tree)]  # coarse first; single classes are implied
+
+
+class BlockSettings(Settings):
+    """The network: per level one block of `layers` tanh layers of `width` units, and a head."""
+
+    width: Count
+    layers: Count
+    head: Literal["own", "shared"] = "own"  # shared: one head for all blocks, as in the published code
+
+
+class LevelAttack(Settings):
+    """PGD on every level's own labels."""
+
+    norm: Literal["linf", "l2"]
+    eps: Annotated[list[float], Distinct]
+    steps: Count
+    images: Count | None = None  # the first n test images; null: all
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _radii(cls, eps, info):
+        return [radius(info.data.get("norm", "linf"), value) for value in eps] if isinstance(eps, list) else eps
+
+
+class HierarchySettings(Settings):
+    trees: Annotated[dict[str, Levels], Field(min_length=1)]
+    network: BlockSettings
+    epochs: Count  # batch size and learning rate are those of the recipe's block `training`
+    isometry: Isometry  # of every block
+    attack: LevelAttack

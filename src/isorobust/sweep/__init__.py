@@ -1,0 +1,1 @@
+"""Choosing a tuned arm's numbers on val."""

@@ -1,0 +1,57 @@
+"""Attack the hierarchies level by level: `python -m stages.attack_hierarchy DATA_DIR MODEL_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import artifacts, skipped, tracking
+from isorobust.params import Params
+from stages import base
+
+BASELINE = "baseline"  # the flat network that the hierarchies are held against
+
+
+class Settings(NamedTuple):
+    data: str
+    hierarchy: object
+    device: str
+    threads: int
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    from isorobust.hierarchy.settings import HierarchySettings
+
+    data = params.get("data", "name")
+    return Settings(
+        data, params.block(HierarchySettings, "recipes", data, "hierarchy"), params.get("device"), params.block(int, "threads")
+    )
+
+
+def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
+    model, metrics = models / "hierarchy.safetensors", results / "attack.json"
+    if skipped.is_skipped(model):
+        return artifacts.write_json(metrics, skipped.MARK)
+    from isorobust.data.splits import read_split
+    from isorobust.hierarchy.evaluate import attack_hierarchies
+    from isorobust.networks.checkpoint import Checkpoint
+    from isorobust.runtime import describe, prepare
+
+    settings = load(Params.read())
+    device = prepare(settings.device, settings.threads)
+    found = attack_hierarchies(
+        Checkpoint.read(model),
+        Checkpoint.read(models / f"{BASELINE}.safetensors"),
+        read_split(data / "test.npz"),
+        settings.hierarchy.attack,
+        device,
+        where=f"params.yaml: recipes.{settings.data}.hierarchy",
+    )
+    artifacts.write_json(metrics, found)
+    return tracking.Record("attack-hierarchy", None, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    base.run("attack-hierarchy", None, lambda: attack(*map(Path, sys.argv[1:])))

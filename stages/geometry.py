@@ -1,0 +1,51 @@
+"""Measure how isometric one arm's representations are: `python -m stages.geometry ARM DATA_DIR MODEL_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import skipped, tracking
+from isorobust.params import Params
+from stages import base
+
+
+class Settings(NamedTuple):
+    data: str
+    geometry: object
+    device: str
+    threads: int
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    from isorobust.geometry.settings import GeometrySettings
+
+    data = params.get("data", "name")
+    return Settings(
+        data, params.block(GeometrySettings, "recipes", data, "geometry"), params.get("device"), params.block(int, "threads")
+    )
+
+
+def geometry(arm: str, data: Path, models: Path, results: Path) -> tracking.Record | None:
+    model, metrics, arrays = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.npz"
+    if skipped.is_skipped(model):
+        return skipped.write_measured(metrics, arrays)
+    from isorobust import artifacts
+    from isorobust.data.splits import read_split
+    from isorobust.geometry.arm import measure_arm
+    from isorobust.networks.checkpoint import Checkpoint
+    from isorobust.runtime import describe, prepare
+
+    settings = load(Params.read())
+    device = prepare(settings.device, settings.threads)
+    numbers, measured = measure_arm(Checkpoint.read(model), read_split(data / "test.npz"), settings.geometry, device)
+    artifacts.write_npz(arrays, measured)
+    artifacts.write_json(metrics, numbers)
+    return tracking.Record("geometry", arm, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    name, *folders = sys.argv[1:]
+    base.run("geometry", name, lambda: geometry(name, *map(Path, folders)))

@@ -1,0 +1,83 @@
+"""Choose a tuned arm's numbers on val: `python -m stages.sweep ARM DATA_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import artifacts, skipped, tracking
+from isorobust.errors import found
+from isorobust.params import SKIP, Params, check
+from stages import base
+
+
+class Settings(NamedTuple):
+    data: str
+    block: object
+    objective: object = None
+    network: object = None
+    training: object = None
+    sweep: object = None
+    device: str = "auto"
+    threads: int = 0
+
+
+def load(params: Params, arm: str) -> Settings:
+    """All that this stage reads of params.yaml."""
+    data = params.get("data", "name")
+    blocks = {arm: params.get("recipes", data, "arms", arm)}
+    if blocks[arm] == SKIP:
+        return Settings(data, SKIP)
+    from isorobust.networks.settings import NetworkSettings
+    from isorobust.objectives.settings import ArmSettings, Tuned, base_of, twin_of
+    from isorobust.sweep.settings import SweepSettings
+    from isorobust.training.settings import TrainingSettings
+
+    where = f"{params.name}: recipes.{data}.arms"
+    block = check(ArmSettings, blocks[arm], f"{where}.{arm}")
+    if not isinstance(block, Tuned):
+        raise found(f"{where}.{arm}", "a block without isometry_grid", "one with twin_of and isometry_grid, or skip")
+    other = twin_of(blocks[arm])
+    blocks[other] = params.get("recipes", data, "arms", other)
+    return Settings(
+        data,
+        block,
+        base_of(arm, blocks, where),
+        params.block(NetworkSettings, "recipes", data, "network"),
+        params.block(TrainingSettings, "recipes", data, "training"),
+        params.block(SweepSettings, "recipes", data, "sweep"),
+        params.get("device"),
+        params.block(int, "threads"),
+    )
+
+
+def sweep(arm: str, data: Path, results: Path) -> tracking.Record | None:
+    settings = load(Params.read(), arm)
+    metrics, table = results / f"{arm}.json", results / f"{arm}.csv"
+    if settings.block == SKIP:
+        return skipped.write_swept(metrics, table)
+    from isorobust.data.splits import read_split
+    from isorobust.runtime import describe, prepare
+    from isorobust.sweep.grid import sweep as run_sweep
+
+    device = prepare(settings.device, settings.threads)
+    swept = run_sweep(
+        read_split(data / "train.npz"),
+        read_split(data / "val.npz"),
+        settings.network,
+        settings.objective,
+        settings.block,
+        settings.training,
+        settings.sweep,
+        device,
+        where=f"params.yaml: recipes.{settings.data}.arms.{arm}",
+    )
+    artifacts.write_csv(table, *swept.table())
+    artifacts.write_json(metrics, swept.metrics())
+    return tracking.Record("sweep", arm, settings.data, metrics, extra=(table,), facts=describe(device))
+
+
+if __name__ == "__main__":
+    name, *folders = sys.argv[1:]
+    base.run("sweep", name, lambda: sweep(name, *map(Path, folders)))
