@@ -13,7 +13,7 @@ from isorobust.drawing import Figure, plt
 
 def styles(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Arm -> how it is drawn: one colour for an arm and its twins, dashes for the twins."""
-    dashes = ["--", ":", "-.", (0, (1, 1)), (0, (5, 1))]
+    dashes = ["--", ":", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2))]
     bases = [arm for arm in tree["arms"] if arm not in tree["twins"]]
     drawn = {}
     for arm in tree["arms"]:
@@ -122,16 +122,17 @@ def _worst_case_points(axis, by_eps: dict[str, Any], color: str) -> None:
 
 def training_curves(results: list[ArmResults]) -> Figure:
     """Val accuracy (mean, and range over seeds) and training loss by epoch."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 3.8), layout="constrained")
     for number, result in enumerate(results):
+        color = f"C{number}" if len(results) <= 10 else plt.get_cmap("tab20")(number % 20)
         epochs = [int(row["epoch"]) for row in result.curves]
         seeds = np.array([[float(v) for k, v in row.items() if k.startswith("val_accuracy_seed_")] for row in result.curves])
-        left.plot(epochs, [100 * float(row["val_accuracy"]) for row in result.curves], color=f"C{number}", label=result.arm)
-        left.fill_between(epochs, 100 * seeds.min(1), 100 * seeds.max(1), color=f"C{number}", alpha=0.2, linewidth=0)
-        right.plot(epochs, [float(row["train_loss"]) for row in result.curves], color=f"C{number}", label=result.arm)
+        left.plot(epochs, [100 * float(row["val_accuracy"]) for row in result.curves], color=color, label=result.arm)
+        left.fill_between(epochs, 100 * seeds.min(1), 100 * seeds.max(1), color=color, alpha=0.2, linewidth=0)
+        right.plot(epochs, [float(row["train_loss"]) for row in result.curves], color=color, label=result.arm)
     left.set(xlabel="epoch", ylabel="val accuracy (%)", title="mean and range over seeds")
     right.set(xlabel="epoch", ylabel="training loss of the arm", yscale="log", title="mean over seeds")
-    right.legend(frameon=False)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return figure
 
 
@@ -142,16 +143,16 @@ def adversarial_images(results: list[ArmResults]) -> Figure | None:
         return None
     clean, labels = shown[0].arrays["examples/clean"], shown[0].arrays["labels"]
     norm, eps = shown[0].arrays["examples/ball"].tolist()
-    size = (1.1 * len(clean) + 1.6, 1.35 * (len(shown) + 1) + 0.4)
+    size = (1.1 * len(clean) + 2.4, 1.35 * (len(shown) + 1) + 0.4)
     figure, axes = plt.subplots(len(shown) + 1, len(clean), figsize=size, squeeze=False, layout="constrained")
     for column, image in enumerate(clean):
         _image(axes[0][column], image, f"label {labels[column]}", "black")
-    axes[0][0].set_ylabel("clean")
+    axes[0][0].set_ylabel("clean", rotation=0, ha="right", va="center")
     for row, result in enumerate(shown, start=1):
         for column, image in enumerate(result.arrays["examples/adversarial"]):
             guess = result.arrays["examples/predicted"][column]
             _image(axes[row][column], image, f"says {guess}", "black" if guess == labels[column] else "firebrick")
-        axes[row][0].set_ylabel(result.arm)
+        axes[row][0].set_ylabel(result.arm, rotation=0, ha="right", va="center")
     figure.suptitle(f"PGD at {NORM_TITLES[norm]} {eps}, first seed")
     return figure
 
@@ -164,17 +165,20 @@ def _image(axis, image: np.ndarray, title: str, color: str) -> None:
 
 def confusion_matrices(results: list[ArmResults], norm: str, eps: str) -> Figure:
     """Per arm, all seeds together: rows the label, columns the prediction, clean and under PGD; share of the label's images."""
-    figure, axes = plt.subplots(2, len(results), figsize=(3.3 * len(results) + 0.6, 6.6), squeeze=False, layout="constrained")
-    for column, result in enumerate(results):
+    across = min(len(results), 5)
+    down = 2 * -(-len(results) // across)
+    figure, axes = plt.subplots(down, across, figsize=(3 * across + 0.8, 3.1 * down), squeeze=False, layout="constrained")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for number, result in enumerate(results):
+        row, column = 2 * (number // across), number % across
         labels = result.arrays["labels"]
         kinds = [("clean", "predicted/clean"), (f"PGD, {NORM_TITLES[norm]} {eps}", f"predicted/pgd/{norm}/{eps}")]
-        for axis, (title, key) in zip(axes[:, column], kinds):
-            if key not in result.arrays:
-                axis.set_axis_off()
-                continue
-            matrix = _confusion(result.arrays[key], labels)
-            picture = axis.imshow(100 * matrix, cmap="viridis", vmin=0, vmax=100)
-            axis.set(title=f"{result.arm}\n{title}", xlabel="predicted", ylabel="label")
+        for axis, (title, key) in zip(axes[row : row + 2, column], kinds):
+            if key in result.arrays:
+                axis.set_axis_on()
+                picture = axis.imshow(100 * _confusion(result.arrays[key], labels), cmap="viridis", vmin=0, vmax=100)
+                axis.set(title=f"{result.arm}\n{title}", xlabel="predicted", ylabel="label")
     figure.colorbar(picture, ax=axes, shrink=0.6, label="% of the label's images")
     return figure
 
