@@ -24,11 +24,12 @@ FILE = "provenance.json"
 
 
 def code_hashes(pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """File -> hash of every code file that a stage of dvc.yaml depends on."""
-    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"].values()
-    deps = {dep for stage in stages for dep in stage.get("do", stage)["deps"]}
-    files = sorted(dep for dep in deps if dep.startswith(("src/", "stages/", "requirements")))
-    return {file: hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16] for file in files}
+    """File -> hash of every code file that a stage of dvc.yaml depends on; the toys have no part in a data set's results."""
+    stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
+    deps = {Path(dep) for name, stage in stages.items() if name != "toys" for dep in stage.get("do", stage)["deps"]}
+    code = [dep for dep in deps if dep.parts[0] in ("src", "stages") or dep.name.startswith("requirements")]
+    files = sorted({file for dep in code for file in (dep.glob("*.py") if dep.is_dir() else [dep])})
+    return {str(file): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
 
 
 def recipe(params: Params, data: str) -> dict[str, Any]:
