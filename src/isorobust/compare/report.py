@@ -7,9 +7,9 @@ from typing import Any
 from isorobust.compare import tables
 
 HIERARCHY_NOTE = (
-    "Under attack: right under PGD on every level of the tree, each with the level's own loss. PGD on the finest level alone "
-    "makes the hierarchy look more robust than it is, because gradients through its deeper blocks are weak. Tree distance of a "
-    "mistake: levels up to the lowest group that holds both classes."
+    "Under attack: right under PGD on every level of the tree, each with the level's own loss, because an attack on a fine level "
+    "alone is weak where gradients shrink on their way through the blocks. Tree distance of a mistake: levels up to the lowest "
+    "group that holds both classes; its rows under PGD follow the finest level alone."
 )
 
 
