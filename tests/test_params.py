@@ -35,7 +35,7 @@ def test_the_committed_file_is_valid(tree):
     validate(Params(tree))
 
 
-M = ("recipes", "mnist-5k")
+M, ALL = ("recipes", "mnist-5k"), ("recipes", "mnist")  # the second uses every arm
 MISTAKES = {
     "negative epochs": ((*M, "training", "epochs"), -3, "recipes.mnist-5k.training.epochs: found -3"),
     "learning rate huge": ((*M, "training", "learning_rate"), 1e38, "training.learning_rate: found 1e+38; allowed: less than or"),
@@ -67,7 +67,11 @@ MISTAKES = {
     ),
     "neighbours 0": ((*M, "arms", "isometric", "isometry", "neighbours"), 0, "neighbours: found 0"),
     "twin of no arm": ((*M, "arms", "isometric", "twin_of"), "base", "isometric.twin_of: found 'base'; allowed: an arm that the"),
-    "twin of a twin": ((*M, "arms", "isometric-allpairs", "twin_of"), "isometric", "twin_of: found 'isometric'; allowed: an arm"),
+    "twin of a twin": (
+        (*ALL, "arms", "isometric-allpairs", "twin_of"),
+        "isometric",
+        "twin_of: found 'isometric'; allowed: an arm",
+    ),
     "twin of a skipped arm": (("recipes", "mnist", "arms", "trades"), "skip", "trades-isometric.twin_of: found 'trades'"),
     "unknown layers": (
         (*M, "arms", "isometric", "isometry", "layers"),
@@ -75,14 +79,14 @@ MISTAKES = {
         "layers: found 'hidden.7'; allowed: 'last' or 'all'",
     ),
     "unknown key of a term": ((*M, "arms", "isometric", "isometry", "betta"), 1.0, "unknown key"),
-    "grid of an unknown number": ((*M, "arms", "isometric-tuned", "isometry_grid", "gamma"), [1.0], "gamma: unknown key"),
-    "grid with a bad value": ((*M, "arms", "isometric-tuned", "isometry_grid", "scale"), [1.0, 0.0], "scale: found 0.0"),
+    "grid of an unknown number": ((*ALL, "arms", "isometric-tuned", "isometry_grid", "gamma"), [1.0], "gamma: unknown key"),
+    "grid with a bad value": ((*ALL, "arms", "isometric-tuned", "isometry_grid", "scale"), [1.0, 0.0], "scale: found 0.0"),
     "grid with a value twice": (
-        (*M, "arms", "isometric-tuned", "isometry_grid", "beta"),
+        (*ALL, "arms", "isometric-tuned", "isometry_grid", "beta"),
         [1.0, 1.0],
         "1.0 stands more than once",
     ),
-    "grid over another's number": ((*M, "arms", "jacobian-isometric-tuned", "grid", "sigma"), [1.0], "sigma: unknown key"),
+    "grid over another's number": ((*ALL, "arms", "jacobian-isometric-tuned", "grid", "sigma"), [1.0], "sigma: unknown key"),
     "projections 0": ((*M, "arms", "jacobian", "projections"), 0, "projections: found 0"),
     "noise of 0": (("recipes", "mnist", "arms", "noise", "sigma"), 0.0, "sigma: found 0.0"),
     "clean accuracy of 2": ((*M, "sweep", "min_clean"), 2.0, "min_clean: found 2.0"),

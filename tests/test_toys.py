@@ -12,7 +12,7 @@ from isorobust.params import Params, check
 from isorobust.toys import shapes
 from isorobust.toys.plots import figures
 from isorobust.toys.settings import Rings, Torus
-from isorobust.toys.study import boundary_distance, correlation, local_distortion, measures, same_class_distances, stress, study
+from isorobust.toys.study import MEASURES, boundary_distance, kept, measures, study
 
 TREE = Params.read(ROOT / "params.yaml").tree["toys"]
 
@@ -53,35 +53,23 @@ def test_rings_that_are_not_linked_are_refused():
         small(Rings, "rings", offset=1.0)
 
 
-def test_measures_equal_their_naive_twins():
+def test_boundary_distance_equals_its_naive_twin():
     random = np.random.default_rng(0)
-    inputs, found, labels = random.normal(size=(12, 3)), random.normal(size=(12, 5)), random.integers(0, 2, 12)
-    pairs = [(i, j) for i in range(12) for j in range(i + 1, 12) if labels[i] == labels[j]]
-    before = np.array([np.linalg.norm(inputs[i] - inputs[j]) for i, j in pairs])
-    after = np.array([np.linalg.norm(found[i] - found[j]) for i, j in pairs])
-    ours = same_class_distances(inputs, found, labels)
-    assert np.allclose(ours[0], before) and np.allclose(ours[1], after)
-    assert correlation(before, after) == pytest.approx(np.corrcoef(before, after)[0, 1])
-    assert stress(before, after, 2.0) == pytest.approx(np.sqrt(sum((2 * after - before) ** 2) / sum(before**2)))
-    for i, value in enumerate(local_distortion(inputs, found, labels, 2.0, 2)):
-        others = [j for j in range(12) if j != i and labels[j] == labels[i]]
-        near = sorted(others, key=lambda j: np.linalg.norm(inputs[i] - inputs[j]))[:2]
-        ratios = [2 * np.linalg.norm(found[i] - found[j]) / np.linalg.norm(inputs[i] - inputs[j]) for j in near]
-        assert value == pytest.approx(np.abs(np.log2(ratios)).mean())
+    inputs, labels = random.normal(size=(12, 3)), random.integers(0, 2, 12)
     for i, value in enumerate(boundary_distance(inputs, labels)):
         assert value == pytest.approx(min(np.linalg.norm(inputs[i] - inputs[j]) for j in range(12) if labels[j] != labels[i]))
 
 
-def test_closed_forms():
-    inputs = np.random.default_rng(1).normal(size=(20, 3))
-    labels = np.arange(20) % 2
-    turned = inputs @ np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
-    pairs = same_class_distances(inputs, turned, labels)
-    assert stress(*pairs, 1.0) == pytest.approx(0, abs=1e-9) and correlation(*pairs) == pytest.approx(1)
-    assert np.allclose(local_distortion(inputs, turned, labels, 1.0, 3), 0, atol=1e-9)
-    assert np.allclose(local_distortion(inputs, turned / 2, labels, 1.0, 3), 1)  # half as far: one power of 2
-    assert np.allclose(local_distortion(inputs, turned / 10, labels, 10.0, 3), 0, atol=1e-9)
-    assert correlation(np.ones(4), np.arange(4.0)) == 0
+def test_a_network_that_only_turns_and_shrinks_keeps_everything():
+    done = study("torus", small(Torus, "torus", seeds=[0]), torch.device("cpu"))
+    turn = np.linalg.qr(np.random.default_rng(2).normal(size=(3, 3)))[0]
+    shrunk = done.seen["isometric"][0][1]._replace(representations=done.test.inputs @ turn / 10)
+    done = done._replace(seen={"isometric": [[shrunk] * 3]})
+    one = kept(done, "isometric", 0, 1)
+    assert one.fit == pytest.approx((1, 0, 10), abs=1e-5)
+    assert one.distortion == pytest.approx(np.zeros(120), abs=1e-4)
+    labels = done.truth[1]
+    assert len(one.d_x) == sum(labels[i] == labels[j] for i in range(120) for j in range(i))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("rings", Rings), ("torus", Torus)])
@@ -91,7 +79,7 @@ def test_a_study_gives_numbers_and_pictures_and_the_same_bytes_again(name, kind)
     assert told == measures(again)
     assert list(told["levels"]) == (["level-1"] if name == "rings" else ["level-1", "level-2", "level-3"])
     for level in told["levels"].values():
-        assert {"accuracy", "correlation", "stress", "distortion", "boundary_rank_correlation"} == set(level["isometric"])
+        assert set(level["isometric"]) == {"accuracy", *MEASURES}
         assert all({"value", "lo", "hi", "verdict"} == set(claim) for claim in level["claims"].values())
     drawn = figures(done)
     assert set(drawn) == {"input.png", "representation.png", "distances.png", "distortion.png"}

@@ -6,10 +6,10 @@ import numpy as np
 
 from isorobust.drawing import Figure, plt, png
 from isorobust.toys import shapes
-from isorobust.toys.study import ARMS, Study, local_distortion, look, same_class_distances
+from isorobust.toys.study import ARMS, Study, kept, look
 
 GRID = 160  # points per axis on which decision boundaries are drawn
-SHOWN = 2.0  # distortion from which colours no longer change: a factor of 4
+SHOWN = 1.0  # distortion from which colours no longer change
 POINT = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5, "s": 5, "linewidths": 0}
 COLORS = {"input": "0.25", "isometric": "C0", "cross-entropy": "C3"}
 
@@ -65,14 +65,12 @@ def _level(study: Study, level: int) -> str:
 
 
 def distances(study: Study) -> Figure:
-    """Per level the same-class distances: between inputs, and between the representations of both arms, times the scale."""
+    """Per level the same-class distances: between inputs, and between both arms' representations at the scale that fits best."""
     count = len(study.truth)
     figure, axes = plt.subplots(1, count, figsize=(3.7 * count + 1.2, 3.4), squeeze=False, layout="constrained")
-    for level, (axis, labels) in enumerate(zip(axes[0], study.truth)):
-        drawn = {}
-        for arm in ARMS:
-            truth, found = same_class_distances(study.test.inputs, study.seen[arm][0][level].representations, labels)
-            drawn = {"input": truth, **drawn, arm: study.scale * found}
+    for level, axis in enumerate(axes[0]):
+        found = {arm: kept(study, arm, 0, level) for arm in ARMS}
+        drawn = {"input": found[ARMS[0]].d_x, **{arm: one.fit.scale * one.d_r for arm, one in found.items()}}
         top = max(np.quantile(values, 0.995) for values in drawn.values())
         for name, values in drawn.items():
             axis.hist(
@@ -93,16 +91,12 @@ def distortion(study: Study) -> Figure:
     figure, axes = plt.subplots(len(ARMS), count, figsize=size, squeeze=False, sharex="col", sharey="col", layout="constrained")
     for row, arm in zip(axes, ARMS):
         for column, axis in enumerate(row):
-            level = 0 if flat else column
-            seen, labels = study.seen[arm][0][level], study.truth[level]
-            values = local_distortion(
-                study.test.inputs.astype(float), seen.representations, labels, study.scale, study.options.neighbours
-            )
+            values = kept(study, arm, 0, 0 if flat else column).distortion
             draw = _ring_plane if flat else _unrolled
             picture = draw(axis, study, arm, column, values)
     for axis in axes[-1]:
         axis.set_xlabel("$x_1$" if flat else "angle, long way round")
-    figure.colorbar(picture, ax=axes, shrink=0.7, extend="max", label="local distortion: mean |log2(scale * d_r / d_x)|")
+    figure.colorbar(picture, ax=axes, shrink=0.7, extend="max", label="local distortion: mean |s d_r / d_x - 1|")
     figure.suptitle(f"{study.name}: where distances inside a class are lost; black lines: decision boundaries", fontsize=11)
     return figure
 

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.spatial.distance import cdist
-from scipy.stats import rankdata
 
 from isorobust.claims import verdict
+from isorobust.geometry import measure
 from isorobust.hierarchy.network import HierarchicalNetwork, hierarchical_loss
 from isorobust.hierarchy.network import build as build_hierarchy
 from isorobust.hierarchy.train import load_trained
@@ -28,9 +27,10 @@ from isorobust.runtime import derive_seed
 from isorobust.statistics import mean_over_seeds, rate
 from isorobust.toys import shapes
 from isorobust.toys.settings import Rings, Torus
-from isorobust.training.fit import fit
+from isorobust.training.fit import fit as train_stack
 
 ARMS = ("isometric", "cross-entropy")
+MEASURES = ("correlation", "stress", "scale", "distortion", "boundary_rank_correlation")
 
 
 class Seen(NamedTuple):
@@ -49,10 +49,6 @@ class Study(NamedTuple):
     truth: list[np.ndarray]
     networks: dict[str, list[Network]]
     seen: dict[str, list[list[Seen]]]
-
-    @property
-    def scale(self) -> float:
-        return self.options.isometry.scale
 
 
 def study(name: str, options: Rings | Torus, device: torch.device) -> Study:
@@ -75,7 +71,7 @@ def study(name: str, options: Rings | Torus, device: torch.device) -> Study:
     terms = {"isometric": options.isometry, "cross-entropy": options.isometry.model_copy(update={"beta": 0.0})}
     arms = [Arm(CrossEntropy(objective="cross-entropy"), terms[arm]) for arm in ARMS for _ in options.seeds]
     networks = [made(derive_seed(seed, "weights")) for seed in seeds]
-    trained = fit(networks, seeds, train.split(), val.split(), arms, options.training, device, loss)
+    trained = train_stack(networks, seeds, train.split(), val.split(), arms, options.training, device, loss)
     networks, count = load_trained(networks, trained), len(options.seeds)
     by_arm = {arm: networks[number * count : (number + 1) * count] for number, arm in enumerate(ARMS)}
     seen = {arm: [look(network, test.inputs) for network in group] for arm, group in by_arm.items()}
@@ -90,40 +86,33 @@ def look(network: Network, inputs: np.ndarray) -> list[Seen]:
     return [Seen(level.logits.argmax(1).numpy(), level.hidden[-1].numpy()) for level in levels]
 
 
-def same_class_distances(inputs: np.ndarray, representations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Input and representation distances `[P]` of all pairs i < j of one class."""
-    first, second = np.nonzero(np.triu(labels[:, None] == labels[None], 1))
-    return tuple(cdist(x, x)[first, second] for x in (inputs, representations))
+class Kept(NamedTuple):
+    """How one network keeps distances on one level: d_x and d_r `[P]` of the pairs within classes, and measures of them.
+
+    `distortion` `[N]` is local.
+    """
+
+    d_x: np.ndarray
+    d_r: np.ndarray
+    fit: measure.Fit
+    distortion: np.ndarray
 
 
-def correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's, in [-1, 1]; 0 where one does not vary."""
-    first, second = first - first.mean(), second - second.mean()
-    size = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / size) if size > 0 else 0.0
-
-
-def stress(inputs: np.ndarray, representations: np.ndarray, scale: float) -> float:
-    """Kruskal's normalised stress of distances `[P]`, from 0: sqrt(sum (scale d_r - d_x)^2 / sum d_x^2)."""
-    return float(np.sqrt(((scale * representations - inputs) ** 2).sum() / (inputs**2).sum()))
-
-
-def local_distortion(
-    inputs: np.ndarray, representations: np.ndarray, labels: np.ndarray, scale: float, neighbours: int
-) -> np.ndarray:
-    """Per point `[N]` the mean of |log2(scale d_r / d_x)| over its nearest points of the class: 0 isometric, 1 twice or half."""
-    here, there = cdist(inputs, inputs), scale * cdist(representations, representations)
-    here[(labels[:, None] != labels[None]) | np.eye(len(labels), dtype=bool)] = np.inf
-    near = np.argsort(here, axis=1, kind="stable")[:, :neighbours]
-    rows = np.arange(len(labels))[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        each = np.abs(np.log2(there[rows, near].clip(min=1e-12) / here[rows, near]))
-    return np.nanmean(np.where(np.isfinite(each), each, np.nan), axis=1)  # classes smaller than `neighbours` give infinities
+def kept(study: Study, arm: str, seed: int, level: int) -> Kept:
+    """Of the seed-th network of an arm, with the measures of `isorobust.geometry.measure`."""
+    labels = study.truth[level]
+    within, _ = measure.pairs(labels)
+    found = study.seen[arm][seed][level].representations
+    d_x, d_r = (measure.distance_matrix(torch.from_numpy(x)) for x in (study.test.inputs, found))
+    fit = measure.fit(d_x[within], d_r[within])
+    near = measure.nearest_of_class(d_x, labels, study.options.neighbours)
+    return Kept(d_x[within], d_r[within], fit, measure.local_distortion(d_x, d_r, near, fit.scale))
 
 
 def boundary_distance(inputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Distance `[N]` to the nearest point of another class."""
-    return np.where(labels[:, None] != labels[None], cdist(inputs, inputs), np.inf).min(axis=1)
+    distances = measure.distance_matrix(torch.from_numpy(inputs))
+    return np.where(labels[:, None] != labels[None], distances, np.inf).min(axis=1)
 
 
 def measures(study: Study) -> dict[str, Any]:
@@ -133,19 +122,17 @@ def measures(study: Study) -> dict[str, Any]:
 
 
 def _level(study: Study, level: int) -> dict[str, Any]:
-    inputs, labels = study.test.inputs.astype(float), study.truth[level]
-    margin = boundary_distance(inputs, labels)
+    labels = study.truth[level]
+    margin = boundary_distance(study.test.inputs, labels)
     values: dict[str, dict[str, np.ndarray]] = {}
     told: dict[str, Any] = {"classes": int(labels.max()) + 1}
     for arm in ARMS:
         seen = [by_level[level] for by_level in study.seen[arm]]
         rows = []
-        for one in seen:
-            pairs = same_class_distances(inputs, one.representations, labels)
-            distortion = local_distortion(inputs, one.representations, labels, study.scale, study.options.neighbours)
-            rank = correlation(rankdata(distortion), rankdata(margin))
-            rows.append((correlation(*pairs), stress(*pairs, study.scale), np.median(distortion), rank))
-        values[arm] = dict(zip(("correlation", "stress", "distortion", "boundary_rank_correlation"), np.array(rows).T))
+        for seed in range(len(seen)):
+            fit, distortion = kept(study, arm, seed, level)[2:]
+            rows.append((*fit, np.median(distortion), measure.spearman(distortion, margin)))
+        values[arm] = dict(zip(MEASURES, np.array(rows).T))
         right = np.stack([one.predicted == labels for one in seen])
         told[arm] = {"accuracy": rate(right).as_dict(), **{name: _interval(each) for name, each in values[arm].items()}}
     ours, plain = values["isometric"], values["cross-entropy"]
