@@ -16,6 +16,7 @@ from stages import base
 class Settings(NamedTuple):
     data: str
     arms: dict  # the recipe's blocks, in the order of the list `arms`
+    plug_ins: list[str]
     compare: CompareSettings
 
 
@@ -24,14 +25,15 @@ def load(params: Params) -> Settings:
     data = params.get("data", "name")
     blocks = params.get("recipes", data, "arms")
     arms = {arm: choose(blocks, arm, f"{params.name}: recipes.{data}.arms") for arm in params.block(list[str], "arms")}
-    return Settings(data, arms, params.block(CompareSettings, "recipes", data, "compare"))
+    plug_ins = list(params.block(dict[str, str], "reclassifiers"))
+    return Settings(data, arms, plug_ins, params.block(CompareSettings, "recipes", data, "compare"))
 
 
 def compare(results: Path, metrics: Path) -> tracking.Record:
     from isorobust.compare.publish import publish
 
     settings = load(Params.read())
-    publish(results, metrics, settings.arms, settings.compare, settings.data)
+    publish(results, metrics, settings.arms, settings.plug_ins, settings.compare, settings.data)
     extra = (
         metrics / "compare.json",
         metrics / "report.md",

@@ -88,6 +88,32 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
             "isometry": {"beta": 0.1},
             "attack": {"norm": "linf", "eps": [0.1], "steps": 3, "images": 20},
         },
+        "reclassifier": {
+            "arms": ["reclassifier"],
+            "epochs": 1,
+            "learning_rate": 0.001,
+            "ablation": {
+                "mix": [1.0],
+                "momentum": [0.5],
+                "temperature": [1.0],
+                "seeds": 1,
+                "images": 20,
+                "eps": 0.1,
+                "steps": 2,
+            },
+        },
+        "reclassifier-attack": {
+            "eps": {"linf": [0.1]},
+            "images": 20,
+            "batch": 10,
+            "apgd_steps": 3,
+            "fab_steps": 3,
+            "square_queries": 5,
+            "adaptive_steps": 3,
+            "adaptive_draws": 2,
+            "batch_sizes": [1, 10],
+            "shuffles": 2,
+        },
         "attack": {
             "batch": 20,
             "eps": {"linf": [0.1], "l2": [0.5]},
@@ -129,15 +155,20 @@ def keep_few_arms(root: Path) -> None:
     with modify_yaml(str(root / "params.yaml")) as tree:
         dropped = [arm for arm in tree["arms"] if arm not in KEPT]
         tree["arms"] = list(KEPT)
+        tree["reclassifiers"].pop("reclassifier-isometric")
+        dropped.append("reclassifier-isometric")
         for toy in tree["toys"].values():
             toy["seeds"], toy["training"]["epochs"] = [0, 1], 2
         for recipe in tree["recipes"].values():
             recipe["arms"] = {arm: recipe["arms"][arm] for arm in KEPT}
+            if recipe["reclassifier"] != "skip":
+                recipe["reclassifier"]["arms"] = ["reclassifier"]
     with modify_yaml(str(root / "dvc.yaml")) as tree:
         for arm in dropped:
             tree["stages"].pop(f"train-{arm}")
             tree["stages"]["sweep"]["foreach"].pop(arm, None)
-        gone = tuple(f"/{arm}.{ending}" for arm in dropped for ending in ("json", "csv", "npz"))
+            tree["stages"]["attack"]["foreach"].pop(arm, None)
+        gone = tuple(f"/{arm}{ending}" for arm in dropped for ending in (".json", ".csv", "-ablation.csv", ".npz"))
         compare = tree["stages"]["compare"]
         compare["deps"] = [dep for dep in compare["deps"] if not dep.endswith(gone)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from isorobust.compare import plots, tables
+from isorobust.compare import evidence, plots, tables
 from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, compare, summary, verdict
 from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
@@ -156,3 +156,34 @@ def test_the_factorial_view_pairs_every_twin_with_its_own_base():
     assert "| jacobian | jacobian-isometric | worst case, L-infinity 0.1 | 40.0 [" in tables.factorial_table(tree)
     header, rows = tables.factorial_rows(tree)
     assert len(rows) == 4 and rows[3][header.index("verdict")] == "gains"
+
+
+def test_the_table_of_claims_says_of_every_interval_what_it_says():
+    """A planted tree: one claim that holds, one that does not, one that is undecided."""
+    good, bad, open_ = ({"value": v, "lo": lo, "hi": hi, "n": 9} for v, lo, hi in ((0.3, 0.1, 0.5), (-0.3, -0.5, -0.1), (0, -1, 1)))
+    tree = {
+        "primary": {"arm": "isometric", "reference": "baseline", "attack": "worst-case", "norm": "linf", "eps": {"0.1": {}}},
+        "twins": {"isometric": "baseline", "noise-isometric": "noise"},
+        "differences": {
+            "isometric-vs-baseline": {"linf": {"0.1": {"paper-fgsm": good, "worst-case": bad}}},
+            "noise-isometric-vs-noise": {"linf": {"0.1": {"worst-case": open_}}},
+        },
+        "reclassifiers": {
+            "plug": {
+                "attacked": {
+                    "claims": {
+                        "improves-base": {"linf": {"0.1": bad}},
+                        "direct-attack-overstates": {"linf": {"0.1": good}},
+                        "fc-more-sensitive": open_,
+                    }
+                }
+            }
+        },
+    }
+    lines = evidence.table({"digits": tree}, {}).splitlines()
+    assert len(lines) == 2 + 5
+    assert lines[2].endswith("| +30.0 [+10.0, +50.0] **holds** | -30.0 [-50.0, -10.0] **does not hold** |")
+    assert "regularisers: noise" in lines[3] and lines[3].endswith("|  | +0.0 [-100.0, +100.0] **undecided** |")
+    assert "improves" in lines[4] and lines[4].endswith("**does not hold** |")
+    assert "overstates" in lines[5] and lines[5].endswith("**holds** |")
+    assert "sensitive" in lines[6] and "**undecided**" in lines[6]

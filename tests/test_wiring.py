@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 
 import pytest
@@ -10,14 +11,45 @@ import yaml
 from closure import EXEMPT, ROOT, closure, imports, path_of
 
 from isorobust.params import Params
-from stages import attack, attack_hierarchy, compare, download, geometry, sweep, toys, train, train_hierarchy
+from stages import (
+    attack,
+    attack_hierarchy,
+    attack_reclassifier,
+    compare,
+    download,
+    geometry,
+    sweep,
+    toys,
+    train,
+    train_hierarchy,
+    train_reclassifier,
+)
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-STAGES = {name: stage.get("do", stage) for name, stage in PIPELINE["stages"].items()}
 ARMS = yaml.safe_load((ROOT / "params.yaml").read_text())["arms"]
+PLUG_INS = list(yaml.safe_load((ROOT / "params.yaml").read_text())["reclassifiers"])
+
+
+def stages():
+    """Stage -> its body. Where the entries of a foreach bring their own numbers, one stage for each kind of entry."""
+    found = {}
+    for name, stage in PIPELINE["stages"].items():
+        each = stage.get("foreach")
+        entries = each if isinstance(each, dict) and all(isinstance(v, dict) for v in each.values()) else {}
+        for entry in {entry["stage"]: entry for entry in entries.values()}.values():
+            text = json.dumps(stage["do"])
+            for field, value in {f"item.{f}": v for f, v in entry.items()}.items():
+                text = text.replace(f"${{{field}}}", value)
+            found[entry["stage"].replace("_", "-")] = json.loads(text)
+        if not entries:
+            found[name] = stage.get("do", stage)
+    return found
+
+
+STAGES = stages()
 CODE = sorted(p.relative_to(ROOT) for folder in ("src", "stages") for p in (ROOT / folder).rglob("*.py"))
 TUNED = PIPELINE["stages"]["sweep"]["foreach"]
-EVALUATION = ("attack", "attack-hierarchy", "geometry")  # the stages that see the test images
+EVALUATION = ("attack", "attack-hierarchy", "attack-reclassifier", "geometry")  # the stages that see the test images
 each_stage = pytest.mark.parametrize("name", STAGES)
 
 
@@ -31,8 +63,12 @@ def files_of(entries):
 
 def test_the_stages_are_those_promised():
     shared = {"download", "sweep", "attack", "geometry", "train-hierarchy", "attack-hierarchy", "toys", "compare"}
-    assert set(STAGES) == {*shared, *(f"train-{arm}" for arm in ARMS)}
-    assert PIPELINE["stages"]["attack"]["foreach"] == "${arms}"
+    assert set(PIPELINE["stages"]) == {*shared, *(f"train-{arm}" for arm in (*ARMS, *PLUG_INS))}
+    attacked = PIPELINE["stages"]["attack"]["foreach"]
+    assert list(attacked) == [*ARMS, *PLUG_INS]
+    for arm, entry in attacked.items():
+        assert entry["stage"] == ("attack_reclassifier" if arm in PLUG_INS else "attack")
+        assert entry["beside"] == (f"${{reclassifiers.{arm}}}" if arm in PLUG_INS else "baseline")
     for name in ("download", "train-baseline", "train-isometric", "train-adversarial", "attack", "compare"):
         assert module_of(STAGES[name]) == f"stages.{name.replace('-', '_')}"
 
@@ -71,6 +107,7 @@ CHOICE = {"objective": {}, "isometry": {"beta": 0.1}}
 LOADERS = {
     "download": lambda params: download.load(params),
     "attack": lambda params: attack.load(params),
+    "attack-reclassifier": lambda params: attack_reclassifier.load(params),
     "geometry": lambda params: geometry.load(params),
     "compare": lambda params: compare.load(params),
     "sweep": lambda params: sweep.load(params, "jacobian-isometric-tuned"),
@@ -78,6 +115,7 @@ LOADERS = {
     "attack-hierarchy": lambda params: attack_hierarchy.load(params),
     "toys": lambda params: toys.load(params, "torus"),
     **{f"train-{arm}": lambda params, arm=arm: train.load(params, arm, CHOICE) for arm in ARMS},
+    **{f"train-{name}": lambda params: train_reclassifier.load(params) for name in PLUG_INS},
 }
 
 
@@ -124,6 +162,9 @@ def test_compare_takes_every_arms_files_and_is_alone_in_metrics():
     }
     wanted |= {f"{results}/sweep/{arm}.{ending}" for arm in TUNED for ending in ("json", "csv")}
     wanted.add(f"{results}/hierarchy/attack.json")
+    for name in PLUG_INS:
+        wanted |= {f"{results}/train/{name}{end}" for end in (".json", ".csv", "-ablation.csv")}
+        wanted |= {f"{results}/attack/{name}{end}" for end in (".json", ".npz")}
     assert wanted == {d for d in STAGES["compare"]["deps"] if d.startswith("results/")}
     published = {f"metrics/${{data.name}}/{part}" for part in ("train", "attack", "geometry")}
     outs = files_of(STAGES["compare"]["outs"])

@@ -7,8 +7,12 @@ a pipeline stage depends only on the modules it really uses.
 from importlib import import_module
 
 _PUBLIC = {
+    "HybridPrototypeReclassifier": "isorobust.reclassifier.network",
+    "barrier": "isorobust.connectivity.paths",
+    "bypass": "isorobust.connectivity.paths",
     "isometric_loss": "isorobust.objectives.isometry",
-    "load_model": "isorobust.networks.checkpoint",
+    "linear_path": "isorobust.connectivity.paths",
+    "load_model": "isorobust.loading",
 }
 __all__ = sorted(_PUBLIC)
 

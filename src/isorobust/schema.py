@@ -10,11 +10,13 @@ from isorobust.attacks.settings import AttackSettings
 from isorobust.compare.settings import CompareSettings
 from isorobust.data.settings import DataSettings
 from isorobust.errors import UserError, found
+from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.geometry.settings import GeometrySettings
 from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.networks.settings import NetworkSettings
 from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, twin_of, with_choice
 from isorobust.params import SKIP, Distinct, Params, check, eps_key
+from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.sweep.settings import SweepSettings
 from isorobust.toys.settings import Toys
 from isorobust.training.settings import Seeds, TrainingSettings
@@ -24,6 +26,7 @@ TOP = {
     "device": Literal["auto", "cpu", "cuda"],
     "threads": Annotated[int, Field(ge=1, le=4096)],
     "arms": Annotated[list[str], Distinct],
+    "reclassifiers": dict[str, str],
     "toys": Toys,
     "recipes": dict[str, dict],
 }
@@ -35,7 +38,9 @@ RECIPE = {
     "sweep": SweepSettings,
     "geometry": GeometrySettings,
     "hierarchy": HierarchySettings | Literal["skip"],
+    "reclassifier": ReclassifierSettings | Literal["skip"],
     "attack": AttackSettings,
+    "reclassifier-attack": ReclassifierAttack | Literal["skip"],
     "compare": CompareSettings,
 }
 DERIVED = ("strongest", "worst-case")
@@ -47,10 +52,16 @@ def validate(params: Params) -> None:
     data, arms, recipes = values["data"], values["arms"], values["recipes"]
     if "baseline" not in arms:
         raise found(f"{params.name}: arms", arms, "a list that holds baseline, on which transfer images are made")
+    plug_ins = values["reclassifiers"]
+    for name, base in plug_ins.items():
+        if base not in arms:
+            raise found(f"{params.name}: reclassifiers.{name}", base, f"an arm of the list `arms`: {', '.join(arms)}")
+        if name in arms:
+            raise found(f"{params.name}: reclassifiers", name, "a name that is no arm's")
     for name in recipes:
         if name not in data.sets:
             raise found(f"{params.name}: recipes", name, ", ".join(sorted(data.sets)))
-        _recipe(recipes[name], arms, f"{params.name}: recipes.{name}")
+        _recipe(recipes[name], arms, plug_ins, f"{params.name}: recipes.{name}")
     if data.name not in data.sets:
         raise found(f"{params.name}: data.name", data.name, ", ".join(sorted(data.sets)))
     if data.name not in recipes:
@@ -59,7 +70,7 @@ def validate(params: Params) -> None:
         )
 
 
-def _recipe(tree: dict, arms: list[str], where: str) -> None:
+def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -> None:
     values = _blocks(tree, RECIPE, where)
     for arm in values["arms"]:
         if arm not in arms:
@@ -71,6 +82,7 @@ def _recipe(tree: dict, arms: list[str], where: str) -> None:
             _arm(arm, values["arms"], f"{where}.arms")
     used = [arm for arm in arms if values["arms"][arm] != SKIP]
     _compare(values["compare"], values["attack"], used, f"{where}.compare")
+    _reclassifier(values["reclassifier"], values["reclassifier-attack"], plug_ins, used, where)
 
 
 def _arm(name: str, blocks: dict, where: str) -> None:
@@ -80,6 +92,19 @@ def _arm(name: str, blocks: dict, where: str) -> None:
     base = base_of(name, blocks, where)
     for cell in cells(block) if isinstance(block, Tuned) else []:
         with_choice(base, cell, f"{where}.{name}")
+
+
+def _reclassifier(block, attack, plug_ins: dict[str, str], used: list[str], where: str) -> None:
+    """Both blocks or neither; only plug-ins that are listed, on arms that the recipe uses."""
+    if (block == SKIP) != (attack == SKIP):
+        raise UserError(f"{where}: reclassifier and reclassifier-attack: found {SKIP} for one; allowed: both or neither")
+    for name in [] if block == SKIP else block.arms:
+        if name not in plug_ins:
+            raise found(f"{where}.reclassifier.arms", name, f"a name of the mapping `reclassifiers`: {', '.join(plug_ins)}")
+        if plug_ins[name] not in used:
+            raise found(f"{where}.reclassifier.arms", name, f"a plug-in whose base ({plug_ins[name]}) the recipe uses")
+    if attack != SKIP and attack.images % attack.batch:
+        raise found(f"{where}.reclassifier-attack.images", attack.images, f"a multiple of its batch, {attack.batch}")
 
 
 def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], where: str) -> None:

@@ -148,6 +148,8 @@ def _settings(record: Record) -> dict[str, str]:
     blocks = (
         recipe
         if record.stage == "toys"
+        else {"reclassifier": recipe.get("reclassifier"), "reclassifier-attack": recipe.get("reclassifier-attack")}
+        if record.arm in params.get("reclassifiers")
         else {
             "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
             "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(record.arm)},

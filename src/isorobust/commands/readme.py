@@ -1,6 +1,6 @@
 """The README's result tables, from the committed metrics: `python -m isorobust.commands.readme [--check]`.
 
-Fills every block between `<!-- results DATA -->` and `<!-- end -->`.
+Fills every block between `<!-- results DATA -->` and `<!-- end -->`, and the one of all claims after `<!-- claims -->`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from pathlib import Path
 from isorobust import artifacts
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
-from isorobust.compare import tables
-from isorobust.compare.publish import FACTORIAL_FIGURE, GEOMETRY_FIGURE, ROBUST_FIGURE
-from isorobust.compare.report import HIERARCHY_NOTE, primary_sentences
+from isorobust.compare import evidence, tables
+from isorobust.compare.publish import FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE, ROBUST_FIGURE
+from isorobust.compare.report import HIERARCHY_NOTE, primary_sentences, reclassifier_parts
 from isorobust.errors import UserError
 
 README = Path("README.md")
+CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -37,6 +38,7 @@ def block(folder: Path) -> str:
         *_factorial(tree, folder),
         *_geometry(tree, folder),
         *([tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
+        *_reclassifiers(tree, folder),
     ]
     if (folder / FILE).exists():
         record = artifacts.read_json(folder / FILE)
@@ -66,11 +68,29 @@ def _geometry(tree: dict, folder: Path) -> list[str]:
     return [tables.geometry_table(tree), f"![Geometry of the representations on {tree['data']}]({folder / GEOMETRY_FIGURE})"]
 
 
+def _reclassifiers(tree: dict, folder: Path) -> list[str]:
+    if not tree.get("reclassifiers"):
+        return []
+    return [
+        *reclassifier_parts(tree["reclassifiers"]),
+        f"![The l2-reclassifier on {tree['data']}]({folder / RECLASSIFIER_FIGURE})",
+    ]
+
+
 def filled(text: str) -> str:
     """README text with every block written anew. Errors: UserError without a block."""
     if not BLOCK.search(text):
         raise UserError(f"{README}: no block `<!-- results DATA -->` ... `<!-- end -->`")
-    return BLOCK.sub(lambda m: f"{m[1]}\n{block(cli.METRICS / m[2])}\n{m[3]}", text)
+    text = BLOCK.sub(lambda m: f"{m[1]}\n{block(cli.METRICS / m[2])}\n{m[3]}", text)
+    return CLAIMS.sub(lambda m: f"{m[1]}\n{claims([name for _, name, _ in BLOCK.findall(text)])}\n\n{m[2]}", text)
+
+
+def claims(names: list[str]) -> str:
+    """The table of all claims, from the data sets and toys that the README shows."""
+    compared = [name for name in names if (cli.METRICS / name / "compare.json").exists()]
+    trees = {name: artifacts.read_json(cli.METRICS / name / "compare.json") for name in compared}
+    toys = {name: artifacts.read_json(cli.METRICS / name / "summary.json") for name in names if name not in compared}
+    return evidence.table(trees, toys)
 
 
 def main(argv: list[str]) -> int:

@@ -44,6 +44,19 @@ def compare(results: list[ArmResults], settings: CompareSettings, data: str, twi
     return tree
 
 
+def add_reclassifiers(
+    tree: dict[str, Any], results: list[ArmResults], plugged: list[ArmResults], settings: CompareSettings
+) -> None:
+    """Puts the reclassifiers beside the arms, each held against the reference; their worst case is the mixed surrogate attack."""
+    reference = next(result for result in results if result.arm == settings.reference)
+    for one in plugged:
+        tree["arms"][one.arm] = _arm(one)
+        tree["differences"][f"{one.arm}-vs-{reference.arm}"] = _differences(one, reference)
+        tree["checks"][one.arm] = one.attacked["checks"]
+        failed = [name for name, check in one.attacked["checks"].items() if not check["passed"]]
+        tree["primary"]["failed-checks"][one.arm] = failed
+
+
 def _arm(result: ArmResults) -> dict[str, Any]:
     robust: dict[str, Any] = {}
     felled: dict[str, Any] = {}

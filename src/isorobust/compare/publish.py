@@ -6,22 +6,25 @@ from pathlib import Path
 from typing import Any
 
 from isorobust import artifacts
-from isorobust.compare import plots, tables
-from isorobust.compare.analysis import compare, summary
+from isorobust.compare import plots, reclassifiers, tables
+from isorobust.compare.analysis import add_reclassifiers, compare, summary
 from isorobust.compare.report import report
-from isorobust.compare.results import ArmResults, read, read_sweeps
+from isorobust.compare.results import ArmResults, read, read_reclassifiers, read_sweeps
 from isorobust.compare.settings import CompareSettings
 from isorobust.drawing import png
 from isorobust.objectives.settings import twin_of
 
 # The figures that are committed, because the README shows them.
 ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE = "robust-accuracy.png", "complementarity.png", "geometry.png"
+RECLASSIFIER_FIGURE = "reclassifier.png"
 
 
-def publish(results_dir: Path, metrics_dir: Path, arms: dict[str, Any], settings: CompareSettings, data: str) -> dict[str, Any]:
+def publish(
+    results_dir: Path, metrics_dir: Path, arms: dict[str, Any], plug_ins: list[str], settings: CompareSettings, data: str
+) -> dict[str, Any]:
     """Compare the arms and write everything; gives the tree of compare.json. Nothing is written before all is computed.
 
-    `arms`: the recipe's blocks by name, in the order of tables.
+    `arms`: the recipe's blocks by name, in the order of tables; `plug_ins`: the reclassifiers' names.
     """
     twins = {arm: base for arm, block in arms.items() if (base := twin_of(block)) is not None}
     tuned = [arm for arm in twins if "isometry_grid" in arms[arm]]
@@ -34,10 +37,15 @@ def publish(results_dir: Path, metrics_dir: Path, arms: dict[str, Any], settings
     files[metrics_dir / ROBUST_FIGURE] = png(plots.robust_accuracy(tree))
     files[metrics_dir / FACTORIAL_FIGURE] = png(plots.complementarity(tables.factorial_entries(tree), data))
     files[metrics_dir / GEOMETRY_FIGURE] = png(plots.geometry([(result.arm, result.measured) for result in results]))
-    files[metrics_dir / "hierarchy.json"] = artifacts.json_bytes(hierarchy)
+    files[metrics_dir / "hierarchy.json"] = (results_dir / "hierarchy" / "attack.json").read_bytes()
+    files[metrics_dir / "summary.json"] = artifacts.json_bytes(summary(tree))
+    plugged = read_reclassifiers(results_dir, plug_ins)
+    add_reclassifiers(tree, results, plugged, settings)
+    tree["reclassifiers"] = reclassifiers.read(results_dir, plugged)
+    files[metrics_dir / RECLASSIFIER_FIGURE] = png(reclassifiers.figure(tree["reclassifiers"], data))
     arms = list(arms)
     for part in ("train", "attack", "geometry"):
-        for arm in arms:
+        for arm in arms if part == "geometry" else [*arms, *plug_ins]:
             files[metrics_dir / part / f"{arm}.json"] = (results_dir / part / f"{arm}.json").read_bytes()
     for norm in tables.NORM_TITLES:
         files[metrics_dir / f"robust-{norm}.csv"] = artifacts.csv_bytes(*tables.wide_rows(tree, arms, norm, "strongest"))
@@ -46,9 +54,10 @@ def publish(results_dir: Path, metrics_dir: Path, arms: dict[str, Any], settings
         files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*tables.curve_rows(results, arms, column))
     files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(tables.CSV_HEADER, tables.long_rows(tree))
     files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*tables.factorial_rows(tree))
-    files[metrics_dir / "report.md"] = report(tree, [ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE]).encode()
+    files[metrics_dir / "report.md"] = report(
+        tree, [ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE]
+    ).encode()
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
-    files[metrics_dir / "summary.json"] = artifacts.json_bytes(summary(tree))
     for path, content in files.items():
         artifacts.write_bytes(path, content)
     return tree

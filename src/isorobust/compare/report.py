@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from isorobust.compare import tables
+from isorobust.compare import reclassifiers, tables
 
 HIERARCHY_NOTE = (
     "Under attack: right under PGD on every level of the tree, each with the level's own loss, because an attack on a fine level "
     "alone is weak where gradients shrink on their way through the blocks. Tree distance of a mistake: levels up to the lowest "
     "group that holds both classes; its rows under PGD follow the finest level alone."
+)
+
+RECLASSIFIER_NOTE = (
+    "Each surrogate's column: right under its own attack, judged by itself. *Mixed surrogates*: the real model is right on the "
+    "clean batch and on every batch made against every surrogate. *And adaptive*: also under PGD with expectation over batches. "
+    "*One among clean*: one adversarial image at a time, the others of its batch clean. *Base*: fine-tuned as long without the "
+    "plug-in, under its worst case."
 )
 
 
@@ -22,6 +29,11 @@ def primary_sentences(tree: dict[str, Any]) -> list[str]:
         claim = f"{primary['arm']} is more robust than {primary['reference']} at {norm} {eps} under the {attack}"
         lines.append(f"- {claim}: **{point['verdict']}** ({tables.points(point)} points, n = {point['n']}).")
     return lines
+
+
+def reclassifier_parts(found: dict[str, Any]) -> list[str]:
+    """Tables of the reclassifiers in use, with what their columns mean."""
+    return [reclassifiers.table(found), RECLASSIFIER_NOTE, reclassifiers.claims_table(found), reclassifiers.batch_table(found)]
 
 
 def report(tree: dict[str, Any], figures: list[str]) -> str:
@@ -47,6 +59,7 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
             if tree["hierarchy"]
             else []
         ),
+        *(["## l2-reclassifier", *reclassifier_parts(tree["reclassifiers"])] if tree["reclassifiers"] else []),
         "## Claims",
         tables.verdict_table(tree),
         tables.clean_table(tree),
@@ -54,6 +67,11 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
         "and is undecided otherwise. Intervals are not corrected for the number of rows; the primary endpoint was named before.",
         "## Checks of the evaluation on itself",
         tables.checks_table(tree),
+        *(
+            ["## Ablation of the l2-reclassifier, on val", reclassifiers.ablation_table(tree["reclassifiers"])]
+            if tree["reclassifiers"]
+            else []
+        ),
         "## Figures",
         "\n\n".join(f"![{path}]({path})" for path in figures),
     ]

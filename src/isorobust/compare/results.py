@@ -49,6 +49,18 @@ def read(results: Path, arms: list[str]) -> list[ArmResults]:
     return used
 
 
+def read_reclassifiers(results: Path, names: list[str]) -> list[ArmResults]:
+    """The reclassifiers in use; geometry does not measure them. Errors: UserError for a missing or damaged file."""
+    found = []
+    for name in names:
+        attacked = artifacts.read_json(results / "attack" / f"{name}.json")
+        if not attacked.get("skipped"):
+            trained = artifacts.read_json(results / "train" / f"{name}.json")
+            curves = artifacts.read_csv(results / "train" / f"{name}.csv")
+            found.append(ArmResults(name, trained, attacked, curves, artifacts.read_npz(results / "attack" / f"{name}.npz")))
+    return found
+
+
 def read_sweeps(results: Path, arms: list[str]) -> dict[str, dict[str, Any]]:
     """Tuned arm -> what the stage sweep wrote, with its cells as `table` (rows of text by column)."""
     folder = results / "sweep"

@@ -91,7 +91,8 @@ def accuracy_table(tree: dict[str, Any]) -> str:
             failed = tree["primary"]["failed-checks"].get(arm, [])
             name = arm + (f" (failed: {', '.join(failed)})" if failed else "")
             cells = [percent(_at(numbers, norm, eps).get(attack)) for attack in attacks]
-            rows.append([f"{NORM_TITLES[norm]} {eps}", name, str(numbers["seeds"]), percent(numbers["clean"]), *cells])
+            if any(cells):
+                rows.append([f"{NORM_TITLES[norm]} {eps}", name, str(numbers["seeds"]), percent(numbers["clean"]), *cells])
     return markdown(["ball", "arm", "seeds", "clean", *(ATTACK_TITLES[attack] for attack in attacks)], rows)
 
 
@@ -125,7 +126,8 @@ def verdict_table(tree: dict[str, Any]) -> str:
             here = numbers.get(norm, {}).get(eps, {})
             named = (arm, other, norm) == (primary["arm"], primary["reference"], primary["norm"]) and eps in primary["eps"]
             cells = [_judged(here.get(attack), named and attack == primary["attack"]) for attack in attacks]
-            rows.append([f"{arm} over {other}", f"{NORM_TITLES[norm]} {eps}", *cells])
+            if any(cells):
+                rows.append([f"{arm} over {other}", f"{NORM_TITLES[norm]} {eps}", *cells])
     return markdown(["more robust", "ball", *(ATTACK_TITLES[attack] for attack in attacks)], rows)
 
 

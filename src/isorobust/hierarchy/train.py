@@ -69,13 +69,6 @@ def train_hierarchies(
     return TrainedArm(Checkpoint(spec, tensors), metrics, ["epoch", *curves], rows)
 
 
-def load_trained(networks: list[HierarchicalNetwork], trained: Trained) -> list[HierarchicalNetwork]:
-    """The networks with their fitted weights, in eval mode on the CPU."""
-    for i, network in enumerate(networks):
-        network.load_state_dict({name: tensor[i] for name, tensor in trained.state.items()})
-    return [network.cpu().eval() for network in networks]
-
-
 @torch.no_grad()
 def level_predictions(network: HierarchicalNetwork, split: Split) -> np.ndarray:
     """The groups predicted on every level, int64 `[L, N]`."""
@@ -85,7 +78,7 @@ def level_predictions(network: HierarchicalNetwork, split: Split) -> np.ndarray:
 
 
 def _metrics(networks: list[HierarchicalNetwork], trained: Trained, tree: np.ndarray, val: Split) -> dict[str, Any]:
-    predicted = np.stack([level_predictions(network, val) for network in load_trained(networks, trained)])  # [S, L, N]
+    predicted = np.stack([level_predictions(network, val) for network in trained.load_into(networks)])  # [S, L, N]
     levels: dict[str, Any] = {}
     for number, row in enumerate(tree, start=1):
         last = {part: mean_over_seeds(trained.history[f"train_{part}_{number}"][-1]) for part in ("cross_entropy", "isometric")}

@@ -84,13 +84,3 @@ class Checkpoint:
         for name in sorted(self.tensors):
             parts += [name, np.ascontiguousarray(self.tensors[name][index].numpy()).tobytes()]
         return artifacts.digest(*parts)
-
-
-def load_model(path: Path | str, seed: int = 0, device: torch.device | str = "cpu") -> Network:
-    """The trained network of one seed, in eval mode: pixels `[N, C, H, W]` in [0, 1] to logits `[N, K]`.
-
-    `seed` is the seed's value as written in params.yaml, not its position. Usable with any attack
-    library; `features(x)` gives representations `[N, D]`. Errors: UserError for a missing, truncated
-    or foreign file, an unknown seed, or weights of another architecture.
-    """
-    return Checkpoint.read(path).network(seed, device)

@@ -117,8 +117,7 @@ def _train(arms: list[Arm], train, val, network, training, options: SweepSetting
     networks = [build(network, shape, classes, derive_seed(seed, "weights")) for seed in seeds]
     each = [arm for arm in arms for _ in options.seeds]
     trained = fit(networks, seeds, train, val, each, training, device)
-    for i, one in enumerate(networks):
-        one.eval().load_state_dict({name: tensor[i] for name, tensor in trained.state.items()})
+    networks = trained.load_into(networks)
     count = len(options.seeds)
     results = []
     for start in range(0, len(networks), count):

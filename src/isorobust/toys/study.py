@@ -16,7 +16,6 @@ from isorobust.claims import verdict
 from isorobust.geometry import measure
 from isorobust.hierarchy.network import HierarchicalNetwork, hierarchical_loss
 from isorobust.hierarchy.network import build as build_hierarchy
-from isorobust.hierarchy.train import load_trained
 from isorobust.hierarchy.tree import parse_tree
 from isorobust.networks.settings import TanhMLP
 from isorobust.networks.zoo import Network
@@ -72,7 +71,7 @@ def study(name: str, options: Rings | Torus, device: torch.device) -> Study:
     arms = [Arm(CrossEntropy(objective="cross-entropy"), terms[arm]) for arm in ARMS for _ in options.seeds]
     networks = [made(derive_seed(seed, "weights")) for seed in seeds]
     trained = train_stack(networks, seeds, train.split(), val.split(), arms, options.training, device, loss)
-    networks, count = load_trained(networks, trained), len(options.seeds)
+    networks, count = trained.load_into(networks), len(options.seeds)
     by_arm = {arm: networks[number * count : (number + 1) * count] for number, arm in enumerate(ARMS)}
     seen = {arm: [look(network, test.inputs) for network in group] for arm, group in by_arm.items()}
     return Study(name, options, test, [row[test.labels] for row in tree], by_arm, seen)

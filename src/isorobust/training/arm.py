@@ -63,12 +63,12 @@ def train_arm(
             value, lo, hi = mean_over_seeds(trained.history[name][-1])
             metrics[name] = {"value": value, "lo": lo, "hi": hi}
     metrics |= {"seeds": len(seeds), "epochs": training.epochs}
-    header, rows = _curves(trained.history, seeds)
+    header, rows = curve_table(trained.history, seeds)
     return TrainedArm(Checkpoint(spec, trained.state), metrics, header, rows)
 
 
-def _curves(history: dict[str, np.ndarray], seeds: list[int]) -> tuple[list[str], list[list[float]]]:
-    """One row per epoch: every quantity's mean over seeds, then each seed's val accuracy."""
+def curve_table(history: dict[str, np.ndarray], seeds: list[int]) -> tuple[list[str], list[list[float]]]:
+    """(header, rows) of a history name -> `[epochs, S]`: every quantity's mean over seeds, then each seed's val accuracy."""
     header = ["epoch", *history, *(f"val_accuracy_seed_{seed}" for seed in seeds)]
     means = [values.mean(axis=1) for values in history.values()]
     table = np.column_stack([*means, history["val_accuracy"]])

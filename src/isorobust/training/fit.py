@@ -29,6 +29,12 @@ class Trained(NamedTuple):
     history: dict[str, np.ndarray]
     val_correct: np.ndarray
 
+    def load_into(self, networks: Sequence[Network]) -> list[Network]:
+        """The S networks with their fitted weights, in eval mode on the CPU."""
+        for i, network in enumerate(networks):
+            network.load_state_dict({name: tensor[i] for name, tensor in self.state.items()})
+        return [network.cpu().eval() for network in networks]
+
 
 class Images:
     """A split on the device: uint8 pixels, turned to float in [0, 1] batch by batch; float inputs as they are."""

@@ -1,0 +1,166 @@
+"""The reclassifiers' part of the comparison: their tree, tables and figure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from isorobust import artifacts
+from isorobust.claims import verdict
+from isorobust.compare.results import ArmResults
+from isorobust.compare.tables import NORM_TITLES, markdown, percent, points
+from isorobust.drawing import Figure, plt
+
+CLAIMS = {  # as the JSON of the stage attack names them
+    "improves-base": "the plug-in improves the robust accuracy of its base (fine-tuned as long without it)",
+    "direct-attack-overstates": "attacking the model itself overstates its robustness (beside the mixed surrogates)",
+    "fc-more-sensitive": "the FC head is more sensitive than the l2 head (per unit of margin)",
+}
+COLUMNS = {  # path in that JSON -> title
+    "fc": "FC surrogate",
+    "ema": "dataset-level surrogate",
+    "soft": "soft surrogate",
+    "ste": "the model itself",
+}
+
+ENDS = {"value": "", "lo": "_lo", "hi": "_hi"}  # of the ablation's columns
+
+
+def read(results: Path, used: list[ArmResults]) -> dict[str, dict[str, Any]]:
+    """Name -> `trained`, `attacked` (JSON) and `ablation` (rows of text by column) of the reclassifiers in use."""
+    return {
+        one.arm: {
+            "trained": one.trained,
+            "attacked": one.attacked,
+            "ablation": artifacts.read_csv(results / "train" / f"{one.arm}-ablation.csv"),
+        }
+        for one in used
+    }
+
+
+def balls(attacked: dict[str, Any]) -> list[tuple[str, str]]:
+    """All (norm, eps key) of the mixed surrogate attack."""
+    return [(norm, eps) for norm, by_eps in attacked["msa"].items() for eps in by_eps]
+
+
+def table(found: dict[str, dict[str, Any]]) -> str:
+    """Rows: reclassifiers and radii; each surrogate's own number beside the mixed attack's and the base's."""
+    rows = []
+    for name, parts in found.items():
+        attacked = parts["attacked"]
+        for norm, eps in balls(attacked):
+            own = [attacked["surrogates"][mode][norm][eps] for mode in COLUMNS]
+            others = [attacked[key][norm][eps] for key in ("msa", "adaptive", "alone", "base")]
+            cells = [percent(estimate) for estimate in (attacked["clean"], attacked["base-clean"], *own, *others)]
+            rows.append([name, f"{NORM_TITLES[norm]} {eps}", *cells])
+    header = ["plug-in", "ball", "clean", "base, clean", *COLUMNS.values(), "**mixed surrogates**"]
+    return markdown([*header, "and adaptive", "one among clean", "base, worst case"], rows)
+
+
+def claims_table(found: dict[str, dict[str, Any]]) -> str:
+    rows = []
+    for name, parts in found.items():
+        for key, title in CLAIMS.items():
+            claim = parts["attacked"]["claims"][key]
+            if "value" in claim:
+                told = f"{claim['value']:+.3f} [{claim['lo']:+.3f}, {claim['hi']:+.3f}]"
+                rows.append([name, title, "", told, verdict(claim["lo"], claim["hi"])])
+                continue
+            for norm, by_eps in claim.items():
+                for eps, change in by_eps.items():
+                    rows.append([name, title, f"{NORM_TITLES[norm]} {eps}", points(change), verdict(change["lo"], change["hi"])])
+    return markdown(["plug-in", "claim", "ball", "difference (points; margins)", "verdict"], rows)
+
+
+def batch_table(found: dict[str, dict[str, Any]]) -> str:
+    """Rows: how the same images fill batches; clean and PGD accuracy of each reclassifier."""
+    first = next(iter(found.values()))["attacked"]["batch"]
+    kinds = [("size", size, f"batches of {size}") for size in first["size"]]
+    kinds += [("mix", mix, f"{mix} batches") for mix in first["mix"]]
+    rows = []
+    for group, key, title in kinds:
+        cells = [percent(p["attacked"]["batch"][group][key][what]) for p in found.values() for what in ("clean", "pgd")]
+        rows.append([title, *cells])
+    frozen = [percent(p["attacked"]["batch"]["frozen"][what]) for p in found.values() for what in ("clean", "pgd")]
+    flips = [cell for p in found.values() for cell in (percent(p["attacked"]["batch"]["flips"]), "")]
+    rows += [["frozen (dataset-level prototypes alone)", *frozen], ["predictions that flip under reshuffling", *flips]]
+    norm, eps = first["ball"]
+    return markdown(["batches", *(f"{n}, {what}" for n in found for what in ("clean", f"PGD, {NORM_TITLES[norm]} {eps}"))], rows)
+
+
+def ablation_table(found: dict[str, dict[str, Any]]) -> str:
+    """Rows: settings; clean and PGD accuracy on val of every reclassifier, in percent."""
+    rows = []
+    for i, first in enumerate(next(iter(found.values()))["ablation"]):
+        cells = []
+        for parts in found.values():
+            row = parts["ablation"][i]
+            cells += [percent({k: float(row[f"{what}{end}"]) for k, end in ENDS.items()}) for what in ("clean", "pgd")]
+        rows.append([first["changed"], first["to"], *cells])
+    return markdown(["changed", "to", *(f"{name}, {what} (val)" for name in found for what in ("clean", "PGD"))], rows)
+
+
+def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
+    """Rows reclassifiers: what each attack leaves standing; accuracy by batch size; both heads' sensitivity and accuracy."""
+    if not found:
+        drawn = plt.figure(figsize=(5, 1))
+        drawn.text(0.5, 0.5, f"No reclassifier in the recipe of {data}.", ha="center", va="center")
+        return drawn
+    drawn, axes = plt.subplots(len(found), 3, figsize=(13.5, 3.7 * len(found)), squeeze=False, layout="constrained")
+    for row, (name, parts) in zip(axes, found.items()):
+        attacked = parts["attacked"]
+        norm, eps = balls(attacked)[-1]
+        _attacks(row[0], attacked, norm, eps)
+        row[0].set_title(f"{name}, {NORM_TITLES[norm]} {eps}", fontsize=10)
+        _sizes(row[1], attacked["batch"])
+        _heads(row[2], attacked, norm, eps)
+    drawn.suptitle(f"{data}: the l2-reclassifier", fontsize=11)
+    return drawn
+
+
+def _attacks(axis, attacked: dict[str, Any], norm: str, eps: str) -> None:
+    bars = {title: attacked["surrogates"][mode][norm][eps] for mode, title in COLUMNS.items()}
+    named = {"mixed surrogates": "msa", "and adaptive": "adaptive", "base, worst case": "base"}
+    bars |= {title: attacked[key][norm][eps] for title, key in named.items()}
+    values = np.array([[e["value"], e["lo"], e["hi"]] for e in bars.values()])
+    places = np.arange(len(bars))[::-1]
+    colors = ["0.7"] * len(COLUMNS) + ["C3", "C1", "C0"]
+    axis.barh(places, values[:, 0], color=colors, height=0.7)
+    spread = np.abs(values[:, 1:] - values[:, :1]).T
+    axis.errorbar(values[:, 0], places, xerr=spread, fmt="none", ecolor="black", elinewidth=0.9, capsize=2)
+    axis.set(yticks=places, yticklabels=list(bars), xlabel="accuracy under the attack", xlim=(0, 1))
+
+
+def _sizes(axis, batch: dict[str, Any]) -> None:
+    sizes = [int(size) for size in batch["size"]]
+    for what, color in (("clean", "C0"), ("pgd", "C3")):
+        values = np.array([[batch["size"][str(size)][what][k] for k in ("value", "lo", "hi")] for size in sizes])
+        axis.plot(sizes, values[:, 0], "o-", color=color, label="clean" if what == "clean" else "PGD")
+        axis.fill_between(sizes, values[:, 1], values[:, 2], color=color, alpha=0.15, linewidth=0)
+        axis.axhline(batch["frozen"][what]["value"], color=color, linestyle="--", linewidth=0.9)
+    axis.set(xscale="log", xlabel="batch size (dashed: frozen)", ylabel="accuracy", ylim=(0, 1.02))
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _heads(axis, attacked: dict[str, Any], norm: str, eps: str) -> None:
+    """Sensitivity per unit of margin against accuracy, clean (for FC the base's) and under the head's own worst case."""
+    heads = {"fc": ("FC head", "C0", "fc"), "l2": ("l2 head, frozen", "C1", "ema")}
+    for head, (title, color, mode) in heads.items():
+        across = attacked["sensitivity"][head]["per-margin"]
+        robust = attacked["surrogates"][mode][norm][eps]
+        clean = attacked["batch"]["frozen"]["clean"] if head == "l2" else attacked["base-clean"]
+        for estimate, marker, what in ((clean, "o", "clean"), (robust, "v", "own worst case")):
+            axis.errorbar(
+                across["value"],
+                estimate["value"],
+                xerr=[[across["value"] - across["lo"]], [across["hi"] - across["value"]]],
+                yerr=[[estimate["value"] - estimate["lo"]], [estimate["hi"] - estimate["value"]]],
+                fmt=marker,
+                color=color,
+                label=f"{title}, {what}",
+                capsize=2,
+            )
+    axis.set(xlabel="largest change of logits, per unit\nof features and of margin", ylabel="accuracy", ylim=(0, 1.02))
+    axis.legend(frameon=False, fontsize=8)

@@ -1,0 +1,1 @@
+"""Paths through input space along which the loss stays low."""

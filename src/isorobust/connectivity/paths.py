@@ -1,0 +1,177 @@
+"""Paths between inputs, the loss along them, and ways around what stands in between.
+
+Source: Vrabel, Shem-Ur, Oz, Krueger, "Input space mode connectivity in deep neural networks",
+arXiv 2409.05800. All functions work on P pairs of inputs `[P, ...]` at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # inputs [N, ...] and the pairs they belong to, int64 [N], to losses [N]
+
+
+class Barrier(NamedTuple):
+    """Per path: the highest loss, by how much it is above the higher of the ends, and where it is, from 0 to 1."""
+
+    height: Tensor
+    gap: Tensor
+    position: Tensor
+
+
+def linear_path(a: Tensor, c: Tensor, points: int = 250) -> Tensor:
+    """Points `[P, T, ...]` of (1 - t) a + t c at T equal steps of t from 0 to 1; both ends are exact.
+
+    a, c `[P, ...]`. Errors: ValueError for shapes that differ or fewer than two points.
+    """
+    if a.shape != c.shape:
+        raise ValueError(f"both ends must share their shape, found {list(a.shape)} and {list(c.shape)}")
+    if points < 2:
+        raise ValueError(f"points must be at least 2, found {points}")
+    t = torch.linspace(0, 1, points, dtype=a.dtype, device=a.device).view(1, points, *[1] * (a.ndim - 1))
+    return torch.lerp(a.unsqueeze(1), c.unsqueeze(1), t)
+
+
+def barrier(losses: Tensor) -> Barrier:
+    """Of losses `[..., T]` along paths, the ends first and last; the first of several highest points."""
+    height, where = losses.max(-1)
+    ends = torch.maximum(losses[..., 0], losses[..., -1])
+    return Barrier(height, height - ends, where / max(losses.shape[-1] - 1, 1))
+
+
+@torch.no_grad()
+def path_losses(loss: Loss, a: Tensor, c: Tensor, pair: Tensor, points: int = 250, batch: int = 10_000) -> Tensor:
+    """Losses `[P, T]` along the linear paths from a to c `[P, ...]`, `batch` inputs at a time; `loss` is told `pair` `[P]`."""
+    per_batch = max(1, batch // points)
+    parts = []
+    for some in torch.arange(len(a), device=a.device).split(per_batch):
+        inputs = linear_path(a[some], c[some], points).flatten(0, 1)
+        parts.append(loss(inputs, pair[some].repeat_interleave(points)).view(len(some), points))
+    return torch.cat(parts)
+
+
+class Path(NamedTuple):
+    """Polylines of all pairs as a flat list of segments, pair by pair and in order from a to c.
+
+    start, end `[S, ...]`, pair `[S]` (whose path a segment belongs to), losses `[S, T]`.
+    """
+
+    start: Tensor
+    end: Tensor
+    pair: Tensor
+    losses: Tensor
+
+    def barrier(self, pairs: int) -> Tensor:
+        """Highest loss of each pair's path, `[pairs]`."""
+        highest = self.losses.new_full((pairs,), -torch.inf)
+        return highest.scatter_reduce(0, self.pair, self.losses.amax(1), "amax")
+
+    def segments(self, pairs: int) -> Tensor:
+        """Number of segments of each pair's path, `[pairs]`."""
+        return torch.bincount(self.pair, minlength=pairs)
+
+
+class Bypassed(NamedTuple):
+    """path: after the last round; heights `[R + 1, P]`: the barrier before the first round and after each."""
+
+    path: Path
+    heights: Tensor
+
+
+def bypass(
+    loss: Loss,
+    a: Tensor,
+    c: Tensor,
+    *,
+    threshold: float,
+    rounds: int = 3,
+    points: int = 250,
+    steps: int = 1000,
+    learning_rate: float = 0.005,
+    closeness: float = 0.1,
+    smoothness: float = 1e-8,
+    batch: int = 10_000,
+) -> Bypassed:
+    """Lead the paths from a to c `[P, ...]` around their barriers.
+
+    In every round each segment whose loss rises above `threshold` is broken at its highest point B,
+    which moves to B' so that
+
+        loss(x) + closeness * mean((x - B)^2) + smoothness * TV(x - B)
+
+    falls (Adam, `steps` steps), its gradient projected onto the hyperplane that stands on the segment;
+    the path then runs over B'. Rounds end when no segment is above the threshold. Inputs may leave [0, 1].
+    """
+    pair = torch.arange(len(a), device=a.device)
+    path = Path(a, c, pair, path_losses(loss, a, c, pair, points, batch))
+    heights = [path.barrier(len(a))]
+    for _ in range(rounds):
+        above = path.losses.amax(1) > threshold
+        if above.any():
+            path = _around(loss, path, above, points, steps, learning_rate, closeness, smoothness, batch)
+        heights.append(path.barrier(len(a)))
+    return Bypassed(path, torch.stack(heights))
+
+
+def _around(loss: Loss, path: Path, above: Tensor, points: int, steps: int, learning_rate, closeness, smoothness, batch) -> Path:
+    start, end, pair = path.start[above], path.end[above], path.pair[above]
+    position = barrier(path.losses[above]).position.to(start).view(-1, *[1] * (start.ndim - 1))
+    moved = lower(loss, torch.lerp(start, end, position), end - start, pair, steps, learning_rate, closeness, smoothness)
+    halves = [(start, moved), (moved, end)]
+    losses = [path_losses(loss, first, last, pair, points, batch) for first, last in halves]
+    order = torch.arange(len(path.pair), device=pair.device).double()
+    kept = ~above
+    places = torch.cat([order[kept], order[above], order[above] + 0.5]).argsort()
+    return Path(
+        torch.cat([path.start[kept], halves[0][0], halves[1][0]])[places],
+        torch.cat([path.end[kept], halves[0][1], halves[1][1]])[places],
+        torch.cat([path.pair[kept], pair, pair])[places],
+        torch.cat([path.losses[kept], *losses])[places],
+    )
+
+
+def lower(
+    loss: Loss,
+    points: Tensor,
+    direction: Tensor,
+    pair: Tensor,
+    steps: int,
+    learning_rate: float,
+    closeness: float,
+    smoothness: float,
+) -> Tensor:
+    """Points `[S, ...]` moved to lower loss within the hyperplanes through them that stand on `direction` `[S, ...]`.
+
+    Adam scales coordinates one by one, which turns a projected gradient out of the hyperplane; so each
+    point is projected back after every step.
+    """
+    flat = direction.flatten(1)
+    length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    unit = torch.where(length > 0, flat / length.clamp(min=1e-30), 0)
+
+    def without(x: Tensor) -> Tensor:
+        rows = x.flatten(1)
+        return (rows - (rows * unit).sum(1, keepdim=True) * unit).view_as(x)
+
+    moved = points.clone().requires_grad_()
+    adam = torch.optim.Adam([moved], lr=learning_rate)
+    for _ in range(steps):
+        change = moved - points
+        total = loss(moved, pair) + closeness * change.flatten(1).square().mean(1) + smoothness * total_variation(change)
+        (gradient,) = torch.autograd.grad(total.sum(), moved)
+        moved.grad = without(gradient)
+        adam.step()
+        with torch.no_grad():
+            moved.copy_(points + without(moved - points))
+    return moved.detach()
+
+
+def total_variation(x: Tensor) -> Tensor:
+    """Sum of absolute differences between neighbouring pixels of x `[N, C, H, W]`, `[N]`; 0 for inputs of another form."""
+    if x.ndim != 4:
+        return x.new_zeros(len(x))
+    return sum(torch.diff(x, dim=dim).abs().flatten(1).sum(1) for dim in (2, 3))

@@ -1,0 +1,54 @@
+"""The block `connectivity` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from isorobust.params import Distinct, Settings
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Bypass(Settings):
+    """Leading a path around a barrier; see `isorobust.bypass`."""
+
+    rounds: Annotated[int, Field(ge=0)]
+    steps: Count
+    learning_rate: Positive
+    closeness: Annotated[float, Field(ge=0)] = 0.1
+    smoothness: Annotated[float, Field(ge=0)] = 1e-8
+
+
+class Synthesis(Settings):
+    """Feature visualisation: Adam from small noise on the cross-entropy of a class, until it is below `loss`."""
+
+    steps: Count
+    learning_rate: Positive = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-7
+    noise: Positive = 0.01
+    loss: Positive = 5e-4
+
+
+class Matched(Settings):
+    """Adversarial images of a class whose loss matches that of a real image of it: Adam on the distance of both losses."""
+
+    steps: Count
+    learning_rate: Positive
+    distortion: Annotated[float, Field(ge=0)]  # weight of the mean squared change
+    tolerance: Positive  # of |log loss - log loss of the real image|, for an image to count as matched
+
+
+class ConnectivitySettings(Settings):
+    arms: Annotated[list[str], Distinct]  # those that the recipe measures, of the stage's
+    pairs: Count  # of every kind, over all classes
+    points: Annotated[int, Field(ge=2)]  # along a segment
+    seeds: Count | None = None  # the first n; null: all
+    thresholds: Annotated[list[Positive], Distinct]  # of cross-entropy, for the share of connected pairs
+    threshold: Positive  # above which a bypass is tried; one of `thresholds`
+    graph_images: Count  # per class, for the largest connected component
+    bypass: Bypass
+    synthesis: Synthesis
+    matched: Matched

@@ -1,0 +1,269 @@
+"""The Mixed Surrogate Attack (arXiv 2606.01746) on a reclassifier, and what its predictions owe to the batch.
+
+The model classifies whole batches, so it is attacked and judged in fixed whole batches: all images of
+a batch come from the same surrogate and the same part of the composition, and none leaves the batch
+when it has fallen. A sample counts as robust if the real model is right on the clean batch and on
+every one of these.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isorobust import artifacts
+from isorobust.attacks.checks import Check
+from isorobust.attacks.perturb import Problem, compose, perturb, whole_batches, worst_case_parts
+from isorobust.attacks.settings import PGD
+from isorobust.attacks.units import Store, Unit
+from isorobust.data.splits import Split
+from isorobust.networks.checkpoint import Checkpoint
+from isorobust.params import eps_key
+from isorobust.progress import say
+from isorobust.reclassifier.batches import Setup, by_batch, prepare
+from isorobust.reclassifier.checkpoint import control, plug_in
+from isorobust.reclassifier.dependence import batch_dependence, sensitivity
+from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
+from isorobust.reclassifier.settings import ReclassifierAttack
+from isorobust.statistics import difference, mean_over_seeds, rate
+from isorobust.verdicts import Arrays
+
+PAIRS = {  # claim -> (who stands under the first, more often than under the second)
+    "improves-base": ("worst-case", "base"),
+    "direct-attack-overstates": ("surrogate-ste", "worst-case"),
+}
+
+
+def attack_reclassifier(
+    checkpoint: Checkpoint, test: Split, options: ReclassifierAttack, store: Store, device: torch.device
+) -> tuple[dict[str, Any], Arrays]:
+    """(numbers as in docs/results.md, per-sample verdicts in the file's order) of all seeds of a reclassifier."""
+    whole = prepare(test, options, device)
+    say(f"{len(whole.labels)} test images, of which {options.images} are attacked, in batches of {options.batch}")
+    models = [plug_in(checkpoint, seed, device) for seed in checkpoint.seeds]
+    controls = [control(checkpoint, seed, device) for seed in checkpoint.seeds]
+    clean, base_clean = (
+        np.stack([_in_file_order(whole, by_batch(model, whole.images, whole.batches())) for model in group])
+        for group in (models, controls)
+    )
+    arrays: Arrays = {
+        "labels": test.labels,
+        "seeds": np.array(checkpoint.seeds),
+        "predicted/clean": clean,
+        "correct/clean": clean == test.labels,
+        "correct/base-clean": base_clean == test.labels,
+    }
+    setup, seeds = whole.attacked(), checkpoint.seeds[: options.seeds]
+    excess = _mixed_surrogates(arrays, checkpoint, models[: len(seeds)], seeds, setup, store)
+    _base(arrays, checkpoint, controls[: len(seeds)], seeds, setup, store)
+    _adaptive(arrays, models[: len(seeds)], seeds, setup)
+    numbers = _numbers(arrays, options)
+    numbers["batch"] = batch_dependence(models, checkpoint.seeds, whole)
+    by_seed = sensitivity(models, whole)
+    numbers["sensitivity"] = {head: {key: _interval(x) for key, x in found.items()} for head, found in by_seed.items()}
+    numbers["claims"] = _claims(arrays, by_seed, options)
+    numbers["checks"] = {"kept-ball-and-box": Check(excess, 1e-5).as_dict()}
+    return numbers, arrays
+
+
+def _in_file_order(setup: Setup, values: np.ndarray) -> np.ndarray:
+    """Values `[..., n]` by place in the batches to values by place in the file, whose first n images fill them."""
+    result = np.empty_like(values)
+    result[..., setup.place] = values
+    return result
+
+
+def _mixed_surrogates(arrays: Arrays, checkpoint: Checkpoint, models, seeds, setup: Setup, store: Store) -> float:
+    """Adds per surrogate who stands under its own attack, and per radius who stands for the real model; gives the excess.
+
+    `surrogate-<mode>`: the surrogate itself is right under its own attack. `worst-case`: the real model
+    is right on the clean batch and on all batches of all surrogates. `alone`: the same with one
+    adversarial image at a time among the others' clean ones.
+    """
+    points = setup.options.eps.points()
+    units = [
+        _unit(checkpoint, model, seed, mode, setup, part, norm, eps)
+        for norm, eps in points
+        for mode in MODES
+        for model, seed in zip(models, seeds)
+        for part in setup.batches()
+    ]
+    results, excess = iter(store.run(units, "surrogates")), 0.0
+    for norm, eps in points:
+        where = f"{norm}/{eps_key(eps)}"
+        right = arrays["correct/clean"][: len(seeds), : len(setup.labels)]
+        stands = {name: right.copy() for name in ("worst-case", "alone")}
+        for mode in MODES:
+            rows = [[next(results) for _ in setup.batches()] for _ in seeds]
+            excess = max([excess, *(float(unit["excess"]) for row in rows for unit in row)])
+            flags = {
+                kind: _in_file_order(setup, np.stack([np.concatenate([unit[kind] for unit in row]) for row in rows]))
+                for kind in ("own", "real", "alone")
+            }
+            arrays[f"correct/surrogate-{mode}/{where}"] = flags["own"]
+            stands["worst-case"] &= flags["real"]
+            stands["alone"] &= flags["alone"]
+        for name, correct in stands.items():
+            arrays[f"correct/{name}/{where}"] = correct
+    return excess
+
+
+def _unit(checkpoint: Checkpoint, model, seed: int, mode: str, setup: Setup, part: slice, norm: str, eps: float) -> Unit:
+    problem = setup.problem(model, part, norm, eps, "surrogate", seed, mode)
+    parts = worst_case_parts(setup.options, setup.classes)
+
+    def compute() -> Arrays:
+        return attack_surrogate(model, mode, problem, parts)
+
+    key = {
+        **setup.context,
+        "attack": f"surrogate {mode}",
+        "options": {name: options.model_dump() for name, options in parts.items()},
+        "ball": [norm, eps_key(eps)],
+        "seed": str(problem.seed),
+        "model": [checkpoint.model_hash(seed), checkpoint.spec["reclassifier"]],
+        "images": artifacts.digest(problem.images.cpu().numpy().tobytes(), problem.labels.cpu().numpy().tobytes()),
+    }
+    return Unit(key, compute)
+
+
+def attack_surrogate(model: HybridPrototypeReclassifier, mode: str, problem: Problem, parts: dict[str, Any]) -> Arrays:
+    """The composition on one surrogate of `model` and one whole batch: bool `[B]` of who stands, and the excess.
+
+    own: the surrogate is right on its clean images and on all batches made against it. real: `model`
+    is right on all these batches. alone: `model` is right on each of the adversarial images among the
+    clean images of the others.
+    """
+    surrogate = copy.deepcopy(model)
+    surrogate.mode = mode
+    held = surrogate if mode in ("fc", "ema") else surrogate.held(problem.images)
+    labels = problem.labels
+    with torch.no_grad():
+        own = surrogate(problem.images).argmax(1) == labels
+        clean = model.both(problem.images)
+    real, alone, excess = torch.ones_like(own), torch.ones_like(own), 0.0
+    for made in whole_batches(problem._replace(model=surrogate), parts, held):
+        with torch.no_grad():
+            own &= surrogate(made.images).argmax(1) == labels
+            adversarial = model.both(made.images)
+            real &= model.classify(*adversarial).argmax(1) == labels
+            alone &= one_among_clean(model, adversarial, clean).argmax(1) == labels
+        excess = max(excess, made.excess)
+    return {
+        **{name: flags.cpu().numpy() for name, flags in (("own", own), ("real", real), ("alone", alone))},
+        "excess": np.float64(excess),
+    }
+
+
+def one_among_clean(
+    model: HybridPrototypeReclassifier, adversarial: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Logits `[B, K]` of each adversarial image in the batch of the others' clean ones; both as (features, FC logits)."""
+    size = len(clean[0])
+    rows = torch.arange(size, device=clean[0].device)
+    batches = [x.expand(size, *x.shape).clone() for x in clean]
+    for batch, own in zip(batches, adversarial):
+        batch[rows, rows] = own
+    return model.classify(*batches)[rows, rows]
+
+
+def _base(arrays: Arrays, checkpoint: Checkpoint, networks, seeds, setup: Setup, store: Store) -> None:
+    """Adds `base`: the worst case of the base after the same fine-tuning without prototypes."""
+    parts, points = worst_case_parts(setup.options, setup.classes), setup.options.eps.points()
+    right = torch.from_numpy(arrays["correct/base-clean"][:, setup.place])  # in the order of the batches
+    units = []
+    for norm, eps in points:
+        for network, seed, flags in zip(networks, seeds, right):
+            for part in setup.batches():
+                units.append(_base_unit(checkpoint, network, seed, setup, part, norm, eps, flags[part], parts))
+    results = iter(store.run(units, "base"))
+    for norm, eps in points:
+        rows = [np.concatenate([next(results)["stands"] for _ in setup.batches()]) for _ in seeds]
+        arrays[f"correct/base/{norm}/{eps_key(eps)}"] = _in_file_order(setup, np.stack(rows))
+
+
+def _base_unit(checkpoint, network, seed, setup: Setup, part: slice, norm: str, eps: float, right: Tensor, parts) -> Unit:
+    problem = setup.problem(network, part, norm, eps, "base", seed)
+
+    def compute() -> Arrays:
+        return {"stands": compose([problem], parts, right[None].to(problem.images.device)).fallen[0].cpu().numpy() == 0}
+
+    key = {
+        **setup.context,
+        "attack": "base",
+        "options": {name: options.model_dump() for name, options in parts.items()},
+        "ball": [norm, eps_key(eps)],
+        "seed": str(problem.seed),
+        "model": checkpoint.model_hash(seed),
+        "images": artifacts.digest(problem.images.cpu().numpy().tobytes(), problem.labels.cpu().numpy().tobytes()),
+    }
+    return Unit(key, compute)
+
+
+class OverBatches(nn.Module):
+    """Pixels `[n, C, H, W]` to the mean log-probabilities `[n, K]` over `draws` random ways to fill batches with them."""
+
+    def __init__(self, model: HybridPrototypeReclassifier, batch: int, draws: int):
+        super().__init__()
+        self.model, self.batch, self.draws = model, batch, draws
+
+    def forward(self, x: Tensor) -> Tensor:
+        features, logits = self.model.both(x)
+        total = 0
+        for _ in range(self.draws):
+            order = torch.randperm(len(x)).to(x.device)
+            parts = [self.model.classify(features[index], logits[index]).log_softmax(1) for index in order.split(self.batch)]
+            total = total + torch.cat(parts)[order.argsort()]
+        return total / self.draws
+
+
+def _adaptive(arrays: Arrays, models, seeds, setup: Setup) -> None:
+    """Adds `adaptive`: right under the mixed surrogates and under PGD on the real model with expectation over batches."""
+    options = setup.options
+    everything = slice(0, len(setup.labels))
+    for norm, eps in options.eps.points():
+        rows = []
+        for model, seed in zip(models, seeds):
+            problem = setup.problem(
+                OverBatches(model, options.batch, options.adaptive_draws), everything, norm, eps, "adaptive", seed
+            )
+            images = perturb("pgd", problem, PGD(steps=options.adaptive_steps)).images
+            rows.append(by_batch(model, images, setup.batches()) == setup.labels.cpu().numpy())
+        where = f"{norm}/{eps_key(eps)}"
+        arrays[f"correct/adaptive/{where}"] = arrays[f"correct/worst-case/{where}"] & _in_file_order(setup, np.stack(rows))
+
+
+def _numbers(arrays: Arrays, options: ReclassifierAttack) -> dict[str, Any]:
+    numbers: dict[str, Any] = {
+        "clean": rate(arrays["correct/clean"]).as_dict(),
+        "base-clean": rate(arrays["correct/base-clean"]).as_dict(),
+    }
+    named = {("surrogates", mode): f"surrogate-{mode}" for mode in MODES}
+    named |= {("msa",): "worst-case", ("alone",): "alone", ("adaptive",): "adaptive", ("base",): "base"}
+    for path, array in named.items():
+        node = numbers
+        for key in path:
+            node = node.setdefault(key, {})
+        for norm, eps in options.eps.points():
+            node.setdefault(norm, {})[eps_key(eps)] = rate(arrays[f"correct/{array}/{norm}/{eps_key(eps)}"]).as_dict()
+    return numbers
+
+
+def _interval(values) -> dict[str, float]:
+    return dict(zip(("value", "lo", "hi"), mean_over_seeds(np.asarray(values))))
+
+
+def _claims(arrays: Arrays, sensitivity: dict[str, Any], options: ReclassifierAttack) -> dict[str, Any]:
+    """Per claim `{value, lo, hi}`, positive where it is right; those on accuracy per norm and radius."""
+    claims: dict[str, Any] = {}
+    for norm, eps in options.eps.points():
+        where = f"{norm}/{eps_key(eps)}"
+        for claim, (first, second) in PAIRS.items():
+            change = difference(arrays[f"correct/{first}/{where}"], arrays[f"correct/{second}/{where}"])
+            claims.setdefault(claim, {}).setdefault(norm, {})[eps_key(eps)] = change.as_dict()
+    claims["fc-more-sensitive"] = _interval(sensitivity["fc"]["per-margin"] - sensitivity["l2"]["per-margin"])
+    return claims

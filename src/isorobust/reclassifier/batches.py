@@ -1,0 +1,74 @@
+"""The test images in the fixed whole batches in which a reclassifier is attacked and judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import isorobust
+from isorobust import artifacts
+from isorobust.attacks.evaluate import UNIT_CODE
+from isorobust.attacks.perturb import Problem
+from isorobust.data.splits import Split
+from isorobust.errors import found
+from isorobust.params import eps_key
+from isorobust.reclassifier.settings import ReclassifierAttack
+from isorobust.runtime import derive_seed, describe
+
+CODE = (*UNIT_CODE, "reclassifier/network.py", "reclassifier/prototypes.py")
+
+
+class Setup(NamedTuple):
+    """The test images in the order in which they fill the batches; `place[i]` is the file's position of image i.
+
+    The images under attack, the file's first, fill the first batches; a last batch may be smaller.
+    """
+
+    images: Tensor
+    labels: Tensor
+    place: np.ndarray
+    classes: int
+    options: ReclassifierAttack
+    context: dict[str, Any]
+
+    def batches(self) -> list[slice]:
+        return [slice(start, start + self.options.batch) for start in range(0, len(self.labels), self.options.batch)]
+
+    def attacked(self) -> Setup:
+        """The images under attack alone."""
+        count = self.options.images
+        return self._replace(images=self.images[:count], labels=self.labels[:count], place=self.place[:count])
+
+    def problem(self, model: nn.Module, part: slice, norm: str, eps: float, *seed: object) -> Problem:
+        number = derive_seed(self.options.order, *seed, norm, eps_key(eps), part.start)
+        return Problem(model, self.images[part], self.labels[part], norm, eps, number, self.classes)
+
+
+def prepare(test: Split, options: ReclassifierAttack, device: torch.device) -> Setup:
+    """Errors: UserError for more images than there are, or a number that leaves a batch unfilled."""
+    if options.images > len(test.labels):
+        raise found("reclassifier-attack.images", options.images, f"at most {len(test.labels)} (the test images)")
+    if options.images % options.batch:
+        raise found("reclassifier-attack.images", options.images, f"a multiple of its batch, {options.batch}")
+    generator = torch.Generator().manual_seed(options.order)
+    parts = [range(options.images), range(options.images, len(test.labels))]
+    place = np.concatenate([part.start + torch.randperm(len(part), generator=generator).numpy() for part in parts])
+    code = [(Path(isorobust.__file__).parent / name).read_bytes() for name in CODE]
+    return Setup(
+        torch.from_numpy(test.images[place]).to(device).float().div_(255),
+        torch.from_numpy(test.labels[place]).to(device),
+        place,
+        int(test.labels.max()) + 1,
+        options,
+        {"code": artifacts.digest(*code), "runtime": describe(device)},
+    )
+
+
+@torch.no_grad()
+def by_batch(model: nn.Module, images: Tensor, batches: list[slice]) -> np.ndarray:
+    """Predicted classes `[n]`, int16, of images `[n, C, H, W]`, each batch as a whole."""
+    return torch.cat([model(images[part]).argmax(1) for part in batches]).cpu().numpy().astype(np.int16)

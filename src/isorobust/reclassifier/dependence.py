@@ -1,0 +1,117 @@
+"""What a reclassifier's predictions owe to the batch, and how sensitive its two heads are."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isorobust.attacks.perturb import perturb
+from isorobust.attacks.settings import PGD
+from isorobust.params import eps_key
+from isorobust.reclassifier.batches import Setup, by_batch
+from isorobust.runtime import derive_seed
+from isorobust.statistics import rate
+
+BATCH_PGD = PGD(steps=20)  # makes the images for the table by batch size
+
+
+def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
+    """Accuracy by batch size and class mix, predictions that flip under reshuffling, and the frozen mode.
+
+    Clean, and under PGD images made once against the FC head and once against the dataset-level
+    prototypes (right under both), which do not depend on a batch.
+    """
+    options = setup.options
+    norm, eps = options.eps.points()[-1]
+    everything, labels = slice(0, len(setup.labels)), setup.labels.cpu().numpy()
+    kinds: dict[str, list[np.ndarray]] = {}
+    sorted_order = np.argsort(labels, kind="stable")
+    rank = np.empty_like(sorted_order)  # place of an image within its class
+    rank[sorted_order] = np.concatenate([np.arange(count) for count in np.bincount(labels)])
+    orders = {f"size/{size}": (np.arange(len(labels)), size) for size in options.batch_sizes}
+    orders |= {"mix/one-class": (sorted_order, options.batch), "mix/balanced": (np.lexsort((labels, rank)), options.batch)}
+    flips = []
+    for model, seed in zip(models, seeds):
+        sets = [setup.images]
+        for mode in ("fc", "ema"):
+            surrogate = copy.deepcopy(model)
+            surrogate.mode = mode
+            sets.append(perturb("pgd", setup.problem(surrogate, everything, norm, eps, "batch", seed, mode), BATCH_PGD).images)
+        for name, (order, size) in orders.items():
+            right = [_right_in(model, images, labels, order, size) for images in sets]
+            kinds.setdefault(f"{name}/clean", []).append(right[0])
+            kinds.setdefault(f"{name}/pgd", []).append(np.logical_and.reduce(right))
+        frozen = copy.deepcopy(model)
+        frozen.mode = "ema"
+        right = [_right_in(frozen, images, labels, np.arange(len(labels)), options.batch) for images in sets]
+        kinds.setdefault("frozen/clean", []).append(right[0])
+        kinds.setdefault("frozen/pgd", []).append(np.logical_and.reduce(right))
+        flips.append(_flips(model, setup, seed))
+    tree: dict[str, Any] = {"ball": [norm, eps_key(eps)], "flips": rate(np.stack(flips)).as_dict()}
+    for path, flags in kinds.items():
+        *keys, last = path.split("/")
+        node = tree
+        for key in keys:
+            node = node.setdefault(key, {})
+        node[last] = rate(np.stack(flags)).as_dict()
+    return tree
+
+
+def _right_in(model: nn.Module, images: Tensor, labels: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
+    """Correctness `[n]` when the images fill batches of `size` in this order; the last batch may be smaller."""
+    index = torch.from_numpy(order).to(images.device)
+    batches = [slice(start, start + size) for start in range(0, len(order), size)]
+    right = np.empty(len(order), dtype=bool)
+    right[order] = by_batch(model, images[index], batches) == labels[order]
+    return right
+
+
+def _flips(model: nn.Module, setup: Setup, seed: int) -> np.ndarray:
+    """Whether a clean image's prediction differs between any two of `shuffles` random orders, `[n]`."""
+    seen = []
+    for number in range(setup.options.shuffles):
+        generator = torch.Generator().manual_seed(derive_seed(seed, "shuffle", number))
+        order = torch.randperm(len(setup.labels), generator=generator).to(setup.images.device)
+        guess = np.empty(len(order), dtype=np.int16)
+        guess[order.cpu().numpy()] = by_batch(model, setup.images[order], setup.batches())
+        seen.append(guess)
+    return (np.stack(seen) != seen[0]).any(axis=0)
+
+
+@torch.no_grad()
+def sensitivity(models, setup: Setup) -> dict[str, dict[str, np.ndarray]]:
+    """How much centred logits change per unit of feature perturbation: head (`fc`, `l2` frozen) -> measure -> `[S]`.
+
+    Both heads' differences between logits are linear in the features: with rows W_k, and with rows
+    2 t P_k. `worst` is the largest singular value of the centred rows, `random` the root mean square
+    over directions; `per-margin` is `worst` over the mean margin of clean images that are right, which
+    does not change when all logits are multiplied by a number.
+    """
+    found: dict[str, dict[str, list[float]]] = {}
+    for model in models:
+        features, logits = model.both(setup.images)
+        frozen = copy.deepcopy(model)
+        frozen.mode = "ema"
+        heads = {
+            "fc": (model.base.head.weight, logits),
+            "l2": (2 * model.log_temperature.exp() * model.prototypes, frozen.classify(features, logits)),
+        }
+        for name, (rows, out) in heads.items():
+            values = torch.linalg.svdvals((rows - rows.mean(0)).double())
+            right = out.argmax(1) == setup.labels
+            top = out.topk(2, dim=1).values
+            margin = float((top[:, 0] - top[:, 1])[right].double().mean())
+            worst = float(values[0])
+            measured = {
+                "worst": worst,
+                "random": float((values.square().sum() / rows.shape[1]).sqrt()),
+                "margin": margin,
+                "per-margin": worst / margin,
+            }
+            for key, value in measured.items():
+                found.setdefault(name, {}).setdefault(key, []).append(value)
+    return {head: {key: np.array(values) for key, values in numbers.items()} for head, numbers in found.items()}

@@ -1,0 +1,20 @@
+"""The block `reclassifier-attack` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from isorobust.attacks.settings import Count, WorstCase
+from isorobust.params import Distinct
+
+
+class ReclassifierAttack(WorstCase):
+    """The Mixed Surrogate Attack: the composition of `WorstCase` on every surrogate, in whole batches of `batch` images."""
+
+    order: Annotated[int, Field(ge=0)] = 0  # seed of the order in which test images fill the batches
+    adaptive_steps: Count = 100  # PGD with expectation over batches
+    adaptive_draws: Count = 4  # random batchings per step
+    batch_sizes: Annotated[list[Count], Distinct]  # for batch dependence
+    shuffles: Count = 5  # of all images, for predictions that flip

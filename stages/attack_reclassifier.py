@@ -1,0 +1,52 @@
+"""Attack one reclassifier on the test images: `python -m stages.attack_reclassifier NAME DATA_DIR MODEL_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import skipped, tracking
+from isorobust.params import Params
+from stages import base
+
+
+class Settings(NamedTuple):
+    data: str
+    attack: object
+    device: str
+    threads: int
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    from isorobust.reclassifier.settings import ReclassifierAttack
+
+    data = params.get("data", "name")
+    block = params.block(ReclassifierAttack, "recipes", data, "reclassifier-attack")
+    return Settings(data, block, params.get("device"), params.block(int, "threads"))
+
+
+def attack(name: str, data: Path, models: Path, results: Path) -> tracking.Record | None:
+    model, metrics, verdicts = models / f"{name}.safetensors", results / f"{name}.json", results / f"{name}.npz"
+    if skipped.is_skipped(model):
+        return skipped.write_attacked(metrics, verdicts)
+    from isorobust import artifacts
+    from isorobust.attacks.units import Store
+    from isorobust.data.splits import read_split
+    from isorobust.networks.checkpoint import Checkpoint
+    from isorobust.reclassifier.attack import attack_reclassifier
+    from isorobust.runtime import describe, prepare
+
+    settings = load(Params.read())
+    device = prepare(settings.device, settings.threads)
+    store = Store(base.shared_state() / "units")
+    numbers, arrays = attack_reclassifier(Checkpoint.read(model), read_split(data / "test.npz"), settings.attack, store, device)
+    artifacts.write_npz(verdicts, arrays)
+    artifacts.write_json(metrics, numbers)
+    return tracking.Record("attack", name, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    name, *folders = sys.argv[1:]
+    base.run("attack", name, lambda: attack(name, *map(Path, folders)))

@@ -1,0 +1,55 @@
+"""Measure how inputs are connected in one arm: `python -m stages.connectivity ARM MODEL DATA_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import skipped, tracking
+from isorobust.params import SKIP, Params
+from stages import base
+
+UNTRAINED = "untrained"  # the pseudo-arm: MODEL's architecture and seeds, with their first weights
+
+
+class Settings(NamedTuple):
+    data: str
+    connectivity: object
+    device: str = "auto"
+    threads: int = 0
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    data = params.get("data", "name")
+    if params.get("recipes", data, "connectivity") == SKIP:
+        return Settings(data, SKIP)
+    from isorobust.connectivity.settings import ConnectivitySettings
+
+    block = params.block(ConnectivitySettings, "recipes", data, "connectivity")
+    return Settings(data, block, params.get("device"), params.block(int, "threads"))
+
+
+def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.Record | None:
+    settings = load(Params.read())
+    metrics, arrays = results / f"{arm}.json", results / f"{arm}.npz"
+    if settings.connectivity == SKIP or arm not in settings.connectivity.arms or skipped.is_skipped(model):
+        return skipped.write_measured(metrics, arrays)
+    from isorobust import artifacts
+    from isorobust.connectivity.measure import measure, networks
+    from isorobust.data.splits import read_split
+    from isorobust.networks.checkpoint import Checkpoint
+    from isorobust.runtime import describe, prepare
+
+    device = prepare(settings.device, settings.threads)
+    chosen = networks(Checkpoint.read(model), settings.connectivity.seeds, trained=arm != UNTRAINED)
+    numbers, found = measure(chosen, read_split(data / "test.npz"), settings.connectivity, device, trained=arm != UNTRAINED)
+    artifacts.write_npz(arrays, found)
+    artifacts.write_json(metrics, numbers)
+    return tracking.Record("connectivity", arm, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    name, *paths = sys.argv[1:]
+    base.run("connectivity", name, lambda: connectivity(name, *map(Path, paths)))
