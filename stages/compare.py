@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from isorobust import tracking
 from isorobust.compare.settings import CompareSettings
+from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.errors import choose
-from isorobust.params import Params
+from isorobust.params import SKIP, Params
 from stages import base
 
 
@@ -18,6 +19,7 @@ class Settings(NamedTuple):
     arms: dict  # the recipe's blocks, in the order of the list `arms`
     plug_ins: list[str]
     compare: CompareSettings
+    connectivity: object = None  # None: the recipe skips it
 
 
 def load(params: Params) -> Settings:
@@ -26,14 +28,17 @@ def load(params: Params) -> Settings:
     blocks = params.get("recipes", data, "arms")
     arms = {arm: choose(blocks, arm, f"{params.name}: recipes.{data}.arms") for arm in params.block(list[str], "arms")}
     plug_ins = list(params.block(dict[str, str], "reclassifiers"))
-    return Settings(data, arms, plug_ins, params.block(CompareSettings, "recipes", data, "compare"))
+    compared = params.block(CompareSettings, "recipes", data, "compare")
+    if params.get("recipes", data, "connectivity") == SKIP:
+        return Settings(data, arms, plug_ins, compared)
+    return Settings(data, arms, plug_ins, compared, params.block(ConnectivitySettings, "recipes", data, "connectivity"))
 
 
 def compare(results: Path, metrics: Path) -> tracking.Record:
     from isorobust.compare.publish import publish
 
     settings = load(Params.read())
-    publish(results, metrics, settings.arms, settings.plug_ins, settings.compare, settings.data)
+    publish(results, metrics, settings.arms, settings.plug_ins, settings.compare, settings.connectivity, settings.data)
     extra = (
         metrics / "compare.json",
         metrics / "report.md",

@@ -10,7 +10,7 @@ from isorobust import skipped, tracking
 from isorobust.params import SKIP, Params
 from stages import base
 
-UNTRAINED = "untrained"  # the pseudo-arm: MODEL's architecture and seeds, with their first weights
+UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of MODEL, with their first weights
 
 
 class Settings(NamedTuple):

@@ -160,7 +160,9 @@ def test_the_factorial_view_pairs_every_twin_with_its_own_base():
 
 def test_the_table_of_claims_says_of_every_interval_what_it_says():
     """A planted tree: one claim that holds, one that does not, one that is undecided."""
-    good, bad, open_ = ({"value": v, "lo": lo, "hi": hi, "n": 9} for v, lo, hi in ((0.3, 0.1, 0.5), (-0.3, -0.5, -0.1), (0, -1, 1)))
+    good, bad, open_ = (
+        {"value": v, "lo": lo, "hi": hi, "n": 9} for v, lo, hi in ((0.3, 0.1, 0.5), (-0.3, -0.5, -0.1), (0, -1, 1))
+    )
     tree = {
         "primary": {"arm": "isometric", "reference": "baseline", "attack": "worst-case", "norm": "linf", "eps": {"0.1": {}}},
         "twins": {"isometric": "baseline", "noise-isometric": "noise"},

@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import NETWORKS
 
 import isorobust
+from isorobust.connectivity.inputs import between_classes, cross_entropy, match_loss, synthesise, within_classes
+from isorobust.connectivity.measure import KINDS, UNTRAINED_KINDS, auroc, curve_features, measure
 from isorobust.connectivity.paths import barrier, bypass, linear_path, lower, path_losses, total_variation
+from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
+from isorobust.errors import UserError
+from isorobust.networks.zoo import build
+from isorobust.params import check
 
 
 def bump(width):
@@ -96,6 +103,13 @@ def test_a_batch_of_pairs_goes_the_ways_of_each_pair_alone():
         assert torch.allclose(together.heights[:, p], alone.heights[:, 0], atol=1e-5)
 
 
+def test_every_pair_may_have_a_threshold_of_its_own():
+    a, c = pairs(4, 3)
+    limits = torch.tensor([2.0, 0.1, 2.0, 0.1])
+    found = bypass(bump(0.2), a, c, threshold=limits, rounds=1, points=30, steps=50, learning_rate=0.02)
+    assert found.path.segments(4).tolist() == [1, 2, 1, 2]
+
+
 def test_where_nothing_is_in_the_way_the_path_stays_straight():
     a, c = torch.randn(6, 3), torch.randn(6, 3)
     found = bypass(lambda x, pair: x.square().sum(1), a, c, threshold=1e9, rounds=3, points=20)
@@ -103,8 +117,8 @@ def test_where_nothing_is_in_the_way_the_path_stays_straight():
 
 
 def test_points_move_within_the_hyperplane_on_the_segment():
-    points, direction = torch.randn(8, 1, 5, 5), torch.randn(8, 1, 5, 5)
-    moved = lower(bump(1.0), points, direction, torch.arange(8), 40, 0.05, 0.1, 1e-3)
+    points, direction = (torch.randn(8, 1, 5, 5, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    moved = lower(bump(4.0), points, direction, torch.arange(8), 40, 0.05, 0.1, 1e-3)
     change = (moved - points).flatten(1)
     assert (change.norm(dim=1) > 0.1).all()
     assert ((change * direction.flatten(1)).sum(1).abs() < 1e-4 * change.norm(dim=1) * direction.flatten(1).norm(dim=1)).all()
@@ -127,3 +141,99 @@ def test_total_variation_equals_its_loop():
                     total += abs(float(x[n, k, i, j] - x[n, k, i, j - 1])) if j else 0
         assert float(total_variation(x)[n]) == pytest.approx(total, rel=1e-5)
     assert total_variation(torch.randn(3, 7)).tolist() == [0, 0, 0]
+
+
+def test_pairs_within_and_between_classes():
+    labels = np.array([0, 1, 0, 1, 2, 0, 1])
+    first, second = within_classes(labels, 30, np.random.default_rng(0))
+    assert (labels[first] == labels[second]).all() and (first != second).all()
+    assert set(labels[first]) == {0, 1}  # class 2 has a single sample
+    first, second = between_classes(labels, 30, np.random.default_rng(0))
+    assert (labels[first] != labels[second]).all()
+
+
+def test_synthetic_inputs_reach_their_class_and_finished_ones_rest(trained):
+    labels = torch.arange(5).repeat(2)
+    options = check(Synthesis, {"steps": 400, "loss": 0.05}, "x")
+    made = synthesise(trained, labels, (1, 8, 8), options, torch.Generator().manual_seed(0))
+    assert made.shape == (10, 1, 8, 8) and (cross_entropy(trained, made, labels) < 0.05).all()
+    alone = synthesise(trained, labels[:1], (1, 8, 8), options, torch.Generator().manual_seed(0))
+    assert cross_entropy(trained, alone, labels[:1]).item() < 0.05
+
+
+def test_adversarial_images_match_the_loss_they_are_to_match(trained, test_tensors):
+    images, labels = test_tensors
+    target = torch.full((10,), 0.05)
+    options = check(Matched, {"steps": 300, "learning_rate": 0.01, "distortion": 1.0, "tolerance": 0.1}, "x")
+    other = (labels[:10] + 1) % 5
+    made, matched = match_loss(trained, images[:10], other, target, options)
+    assert matched.all() and made.min() >= 0 and made.max() <= 1
+    assert (cross_entropy(trained, made, other).log() - target.log()).abs().max() <= 0.1 + 1e-4
+    _, never = match_loss(trained, images[:10], other, target, check(Matched, {**options.model_dump(), "steps": 1}, "x"))
+    assert not never.all()
+
+
+def test_auroc_equals_counting_pairs(rng):
+    negative, positive = rng.integers(0, 5, 20), rng.integers(1, 6, 30)
+    wins = sum((p > n) + (p == n) / 2 for n in negative for p in positive) / 600
+    assert auroc(negative, positive) == pytest.approx(wins)
+    assert auroc(np.zeros(4), np.ones(3)) == 1 and auroc(np.ones(4), np.ones(3)) == 0.5
+
+
+def test_curve_features_of_a_written_out_curve():
+    found = curve_features(np.array([[1.0, 3.0, 2.0, 5.0, 4.0], [1.0, 1.0, 1.0, 1.0, 1.0]]))
+    assert found["height"].tolist() == [5, 1] and found["gap"].tolist() == [1, 0] and found["position"].tolist() == [0.75, 0]
+    assert found["maxima"].tolist() == [2, 0] and found["area"].tolist() == [3, 1] and found["endpoint-loss"].tolist() == [4, 1]
+
+
+SMALL = {
+    "arms": ["baseline", "untrained"],
+    "pairs": 20,
+    "points": 12,
+    "thresholds": [0.1, 1.0],
+    "threshold": 0.1,
+    "connected": 0.9,
+    "graph_images": 6,
+    "bypass": {"rounds": 2, "steps": 20, "learning_rate": 0.02},
+    "synthesis": {"steps": 300},
+    "matched": {"steps": 200, "learning_rate": 0.01, "distortion": 1.0, "tolerance": 0.3},
+}
+
+
+def test_a_trained_networks_numbers_and_arrays_agree(trained, splits):
+    options = check(ConnectivitySettings, SMALL, "x")
+    numbers, arrays = measure([(0, trained)], splits.test, options, torch.device("cpu"), trained=True)
+    assert set(numbers["kinds"]) == set(KINDS)
+    for kind, one in numbers["kinds"].items():
+        gaps = arrays[f"gaps/{kind}"]
+        assert gaps.shape == (1, 3, 20) and arrays[f"straight/{kind}"].shape == (20, 12)
+        for key, by_round in one["connected"].items():
+            for done, share in by_round.items():
+                assert share["value"] == pytest.approx((gaps[0, int(done)] <= float(key)).mean())
+    assert numbers["kinds"]["between-classes"]["height"]["value"] > numbers["kinds"]["real"]["height"]["value"]
+    assert 0 < numbers["component"]["value"] <= 1
+    assert set(numbers["against"]["features"]["gap"]) == {"real", "adversarial", "difference", "effect", "auroc"}
+    again, _ = measure([(0, trained)], splits.test, options, torch.device("cpu"), trained=True)
+    assert again == numbers
+
+
+def test_untrained_networks_are_measured_on_synthetic_inputs(splits):
+    network = build(NETWORKS["tanh-mlp"], splits.test.images.shape[1:], 5, seed=1)
+    numbers, arrays = measure(
+        [(1, network)], splits.test, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu"), trained=False
+    )
+    assert set(numbers["kinds"]) == set(UNTRAINED_KINDS) and "against" not in numbers and arrays["images"].shape == (4, 1, 8, 8)
+
+
+def test_a_network_that_is_never_right_is_named(splits):
+    class Wrong(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(torch.full((len(x),), 7), 9).float() + 0 * x.flatten(1).sum(1, keepdim=True)
+
+    with pytest.raises(UserError, match="seed 0 gets no two test images of a class right"):
+        measure([(0, Wrong())], splits.test, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu"), trained=True)
+
+
+def test_a_threshold_must_be_among_those_judged():
+    with pytest.raises(UserError, match="threshold that is one of thresholds"):
+        check(ConnectivitySettings, {**SMALL, "threshold": 0.2}, "connectivity")

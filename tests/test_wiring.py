@@ -10,12 +10,14 @@ import pytest
 import yaml
 from closure import EXEMPT, ROOT, closure, imports, path_of
 
+from isorobust.connectivity.settings import MEASURED
 from isorobust.params import Params
 from stages import (
     attack,
     attack_hierarchy,
     attack_reclassifier,
     compare,
+    connectivity,
     download,
     geometry,
     sweep,
@@ -49,7 +51,8 @@ def stages():
 STAGES = stages()
 CODE = sorted(p.relative_to(ROOT) for folder in ("src", "stages") for p in (ROOT / folder).rglob("*.py"))
 TUNED = PIPELINE["stages"]["sweep"]["foreach"]
-EVALUATION = ("attack", "attack-hierarchy", "attack-reclassifier", "geometry")  # the stages that see the test images
+ATTACKS = ("attack", "attack-hierarchy", "attack-reclassifier", "geometry")
+EVALUATION = (*ATTACKS, "connectivity")  # the stages that see the test images
 each_stage = pytest.mark.parametrize("name", STAGES)
 
 
@@ -62,7 +65,7 @@ def files_of(entries):
 
 
 def test_the_stages_are_those_promised():
-    shared = {"download", "sweep", "attack", "geometry", "train-hierarchy", "attack-hierarchy", "toys", "compare"}
+    shared = {"download", "sweep", "attack", "geometry", "connectivity", "train-hierarchy", "attack-hierarchy", "toys", "compare"}
     assert set(PIPELINE["stages"]) == {*shared, *(f"train-{arm}" for arm in (*ARMS, *PLUG_INS))}
     attacked = PIPELINE["stages"]["attack"]["foreach"]
     assert list(attacked) == [*ARMS, *PLUG_INS]
@@ -91,7 +94,7 @@ def test_code_deps_are_the_import_closure(name):
 @each_stage
 def test_runtime_pins_are_a_dep(name):
     assert "requirements.txt" in STAGES[name]["deps"]
-    assert ("requirements-torchattacks.txt" in STAGES[name]["deps"]) == (name in EVALUATION)
+    assert ("requirements-torchattacks.txt" in STAGES[name]["deps"]) == (name in ATTACKS)
 
 
 def test_exempt_modules_write_no_output():
@@ -108,6 +111,7 @@ LOADERS = {
     "download": lambda params: download.load(params),
     "attack": lambda params: attack.load(params),
     "attack-reclassifier": lambda params: attack_reclassifier.load(params),
+    "connectivity": lambda params: connectivity.load(params),
     "geometry": lambda params: geometry.load(params),
     "compare": lambda params: compare.load(params),
     "sweep": lambda params: sweep.load(params, "jacobian-isometric-tuned"),
@@ -162,11 +166,12 @@ def test_compare_takes_every_arms_files_and_is_alone_in_metrics():
     }
     wanted |= {f"{results}/sweep/{arm}.{ending}" for arm in TUNED for ending in ("json", "csv")}
     wanted.add(f"{results}/hierarchy/attack.json")
+    wanted |= {f"{results}/connectivity/{arm}.{ending}" for arm in MEASURED for ending in ("json", "npz")}
     for name in PLUG_INS:
         wanted |= {f"{results}/train/{name}{end}" for end in (".json", ".csv", "-ablation.csv")}
         wanted |= {f"{results}/attack/{name}{end}" for end in (".json", ".npz")}
     assert wanted == {d for d in STAGES["compare"]["deps"] if d.startswith("results/")}
-    published = {f"metrics/${{data.name}}/{part}" for part in ("train", "attack", "geometry")}
+    published = {f"metrics/${{data.name}}/{part}" for part in ("train", "attack", "geometry", "connectivity")}
     outs = files_of(STAGES["compare"]["outs"])
     assert published <= set(outs)
     for entry in STAGES["compare"]["outs"]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from isorobust.attacks.settings import AttackSettings
 from isorobust.compare.settings import CompareSettings
+from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.data.settings import DataSettings
 from isorobust.errors import UserError, found
 from isorobust.fine_tuning.settings import ReclassifierSettings
@@ -38,6 +39,7 @@ RECIPE = {
     "sweep": SweepSettings,
     "geometry": GeometrySettings,
     "hierarchy": HierarchySettings | Literal["skip"],
+    "connectivity": ConnectivitySettings | Literal["skip"],
     "reclassifier": ReclassifierSettings | Literal["skip"],
     "attack": AttackSettings,
     "reclassifier-attack": ReclassifierAttack | Literal["skip"],
@@ -81,6 +83,10 @@ def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -
         if values["arms"][arm] != SKIP:
             _arm(arm, values["arms"], f"{where}.arms")
     used = [arm for arm in arms if values["arms"][arm] != SKIP]
+    if values["connectivity"] != SKIP:
+        for arm in values["connectivity"].arms:
+            if arm not in MEASURED:
+                raise found(f"{where}.connectivity.arms", arm, f"the arms of the stage: {', '.join(MEASURED)}")
     _compare(values["compare"], values["attack"], used, f"{where}.compare")
     _reclassifier(values["reclassifier"], values["reclassifier-attack"], plug_ins, used, where)
 

@@ -154,6 +154,7 @@ def _settings(record: Record) -> dict[str, str]:
             "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
             "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(record.arm)},
             "attack": {"attack": recipe.get("attack")},
+            "connectivity": {"connectivity": recipe.get("connectivity")},
             "geometry": {"geometry": recipe.get("geometry")},
             "train-hierarchy": {key: recipe.get(key) for key in ("hierarchy", "training", "seeds")},
             "attack-hierarchy": {"hierarchy": recipe.get("hierarchy")},

@@ -13,8 +13,8 @@ from isorobust import artifacts
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.compare import evidence, tables
-from isorobust.compare.publish import FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE, ROBUST_FIGURE
-from isorobust.compare.report import HIERARCHY_NOTE, primary_sentences, reclassifier_parts
+from isorobust.compare.publish import CONNECTIVITY_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE, ROBUST_FIGURE
+from isorobust.compare.report import HIERARCHY_NOTE, connectivity_parts, primary_sentences, reclassifier_parts
 from isorobust.errors import UserError
 
 README = Path("README.md")
@@ -39,6 +39,7 @@ def block(folder: Path) -> str:
         *_geometry(tree, folder),
         *([tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
         *_reclassifiers(tree, folder),
+        *_connectivity(tree, folder),
     ]
     if (folder / FILE).exists():
         record = artifacts.read_json(folder / FILE)
@@ -75,6 +76,13 @@ def _reclassifiers(tree: dict, folder: Path) -> list[str]:
         *reclassifier_parts(tree["reclassifiers"]),
         f"![The l2-reclassifier on {tree['data']}]({folder / RECLASSIFIER_FIGURE})",
     ]
+
+
+def _connectivity(tree: dict, folder: Path) -> list[str]:
+    if not tree.get("connectivity"):
+        return []
+    figure = f"![Loss along paths between inputs of {tree['data']}]({folder / CONNECTIVITY_FIGURE})"
+    return [*connectivity_parts(tree["connectivity"]), figure]
 
 
 def filled(text: str) -> str:

@@ -17,7 +17,7 @@ def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tr
     found = []
     for data in cli.data_sets():
         folder = metrics / data
-        for stage in ("train", "sweep", "attack", "geometry"):
+        for stage in ("train", "sweep", "attack", "geometry", "connectivity"):
             place = results / data if stage == "sweep" else folder  # compare.json holds what the sweeps chose
             for path in sorted((place / stage).glob("*.json")):
                 if not artifacts.read_json(path).get("skipped"):

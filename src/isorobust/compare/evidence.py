@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from isorobust.claims import UNDECIDED, verdict
-from isorobust.compare.tables import NORM_TITLES, markdown, points
+from isorobust.compare.tables import NORM_TITLES, markdown, percent, points
 
-ISOMETRIC, RECLASSIFIER = "2211.01236", "2606.01746"
+ISOMETRIC, RECLASSIFIER, CONNECTIVITY = "2211.01236", "2606.01746", "2409.05800"
 HEADER = ["claim", "paper", "data", "measured", "as published", "under the worst case"]
 
 
@@ -20,7 +20,13 @@ def table(trees: dict[str, dict[str, Any]], toys: dict[str, dict[str, Any]]) -> 
 
 
 def _of_data(data: str, tree: dict[str, Any]) -> list[list[str]]:
-    return [*_robustness(data, tree), *_geometry(data, tree), *_hierarchy(data, tree), *_reclassifiers(data, tree)]
+    return [
+        *_robustness(data, tree),
+        *_geometry(data, tree),
+        *_hierarchy(data, tree),
+        *_reclassifiers(data, tree),
+        *_paths(data, tree),
+    ]
 
 
 def _told(interval: dict[str, float], shown: str) -> str:
@@ -111,6 +117,27 @@ def _reclassifiers(data: str, tree: dict[str, Any]) -> list[list[str]]:
         measured = f"{name}: change of logits per unit of features and margin, FC less l2"
         told = _told(change, _three(change, "+.3f"))
         rows.append(["FC heads are more sensitive than l2 heads", RECLASSIFIER, data, measured, told, ""])
+    return rows
+
+
+def _paths(data: str, tree: dict[str, Any]) -> list[list[str]]:
+    """Trained arms first, the untrained networks under a claim of their own."""
+    told, rows = tree.get("connectivity") or {}, []
+    for arm, numbers in told.get("arms", {}).items():
+        claims, untrained = numbers["claims"], arm == "untrained"
+        first = (
+            "So are those of untrained networks" if untrained else "Inputs of a class are connected by near-linear low-loss paths"
+        )
+        for key, how in (("linear", "straight"), ("bypassed", f"after {told['rounds']} rounds of bypassing")):
+            share = claims[key]
+            judged = f"rises by at most {told['threshold']}, {how}; limit {100 * told['connected']:.0f}"
+            measured = f"{arm}: {share['kind']} pairs whose path {judged}"
+            rows.append([first, CONNECTIVITY, data, measured, f"{percent(share)} **{share['verdict']}**", ""])
+        if "higher" in claims:
+            change = claims["higher"]
+            measured = f"{arm}: gap of the straight path, adversarial less real end of equal loss"
+            told_so = f"{_three(change, '+.3f')} **{change['verdict']}**"
+            rows.append(["Barriers to adversarial images are higher", CONNECTIVITY, data, measured, told_so, ""])
     return rows
 
 

@@ -6,25 +6,33 @@ from pathlib import Path
 from typing import Any
 
 from isorobust import artifacts
-from isorobust.compare import plots, reclassifiers, tables
+from isorobust.compare import connectivity, plots, reclassifiers, tables
 from isorobust.compare.analysis import add_reclassifiers, compare, summary
 from isorobust.compare.report import report
 from isorobust.compare.results import ArmResults, read, read_reclassifiers, read_sweeps
 from isorobust.compare.settings import CompareSettings
+from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.drawing import png
 from isorobust.objectives.settings import twin_of
 
 # The figures that are committed, because the README shows them.
 ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE = "robust-accuracy.png", "complementarity.png", "geometry.png"
-RECLASSIFIER_FIGURE = "reclassifier.png"
+RECLASSIFIER_FIGURE, CONNECTIVITY_FIGURE = "reclassifier.png", "connectivity.png"
 
 
 def publish(
-    results_dir: Path, metrics_dir: Path, arms: dict[str, Any], plug_ins: list[str], settings: CompareSettings, data: str
+    results_dir: Path,
+    metrics_dir: Path,
+    arms: dict[str, Any],
+    plug_ins: list[str],
+    settings: CompareSettings,
+    paths: ConnectivitySettings | None,
+    data: str,
 ) -> dict[str, Any]:
     """Compare the arms and write everything; gives the tree of compare.json. Nothing is written before all is computed.
 
-    `arms`: the recipe's blocks by name, in the order of tables; `plug_ins`: the reclassifiers' names.
+    `arms`: the recipe's blocks by name, in the order of tables; `plug_ins`: the reclassifiers' names;
+    `paths`: the recipe's block `connectivity`, or None.
     """
     twins = {arm: base for arm, block in arms.items() if (base := twin_of(block)) is not None}
     tuned = [arm for arm in twins if "isometry_grid" in arms[arm]]
@@ -43,6 +51,7 @@ def publish(
     add_reclassifiers(tree, results, plugged, settings)
     tree["reclassifiers"] = reclassifiers.read(results_dir, plugged)
     files[metrics_dir / RECLASSIFIER_FIGURE] = png(reclassifiers.figure(tree["reclassifiers"], data))
+    files |= _connectivity(tree, results_dir, metrics_dir, paths, data)
     arms = list(arms)
     for part in ("train", "attack", "geometry"):
         for arm in arms if part == "geometry" else [*arms, *plug_ins]:
@@ -55,12 +64,25 @@ def publish(
     files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(tables.CSV_HEADER, tables.long_rows(tree))
     files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*tables.factorial_rows(tree))
     files[metrics_dir / "report.md"] = report(
-        tree, [ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE]
+        tree, [ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE, CONNECTIVITY_FIGURE]
     ).encode()
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
     for path, content in files.items():
         artifacts.write_bytes(path, content)
     return tree
+
+
+def _connectivity(
+    tree: dict[str, Any], results_dir: Path, metrics_dir: Path, paths: ConnectivitySettings | None, data: str
+) -> dict[Path, bytes]:
+    """Puts the numbers on paths into the tree; gives the files."""
+    found = {} if paths is None else connectivity.read(results_dir, paths.arms)
+    tree["connectivity"] = connectivity.tree(found, paths) if found else {}
+    files = {
+        metrics_dir / "connectivity" / f"{arm}.json": (results_dir / "connectivity" / f"{arm}.json").read_bytes()
+        for arm in MEASURED
+    }
+    return {**files, metrics_dir / CONNECTIVITY_FIGURE: png(connectivity.figure(found, tree["connectivity"], data))}
 
 
 def _figures(results: list[ArmResults], tree: dict[str, Any], folder: Path) -> dict[Path, bytes]:

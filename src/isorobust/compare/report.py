@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isorobust.compare import reclassifiers, tables
+from isorobust.compare import connectivity, reclassifiers, tables
 
 HIERARCHY_NOTE = (
     "Under attack: right under PGD on every level of the tree, each with the level's own loss, because an attack on a fine level "
@@ -17,6 +17,14 @@ RECLASSIFIER_NOTE = (
     "clean batch and on every batch made against every surrogate. *And adaptive*: also under PGD with expectation over batches. "
     "*One among clean*: one adversarial image at a time, the others of its batch clean. *Base*: fine-tuned as long without the "
     "plug-in, under its worst case."
+)
+
+CONNECTIVITY_NOTE = (
+    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the network "
+    "gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path connects if the "
+    "loss rises by no more than the threshold above its higher end; that rise is the *gap*. Below: straight paths from a real "
+    "image to another one, and to an image of another class changed until its loss matches that one's; AUROC of telling the two "
+    "apart by the curve, beside that of the end's own loss."
 )
 
 
@@ -34,6 +42,11 @@ def primary_sentences(tree: dict[str, Any]) -> list[str]:
 def reclassifier_parts(found: dict[str, Any]) -> list[str]:
     """Tables of the reclassifiers in use, with what their columns mean."""
     return [reclassifiers.table(found), RECLASSIFIER_NOTE, reclassifiers.claims_table(found), reclassifiers.batch_table(found)]
+
+
+def connectivity_parts(told: dict[str, Any]) -> list[str]:
+    """Tables on paths between inputs, with what their rows mean."""
+    return [connectivity.table(told), CONNECTIVITY_NOTE, connectivity.against_table(told)]
 
 
 def report(tree: dict[str, Any], figures: list[str]) -> str:
@@ -60,6 +73,7 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
             else []
         ),
         *(["## l2-reclassifier", *reclassifier_parts(tree["reclassifiers"])] if tree["reclassifiers"] else []),
+        *(["## Paths between inputs", *connectivity_parts(tree["connectivity"])] if tree["connectivity"] else []),
         "## Claims",
         tables.verdict_table(tree),
         tables.clean_table(tree),

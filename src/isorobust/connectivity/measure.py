@@ -67,14 +67,15 @@ def measure(
     arrays: dict[str, np.ndarray] = {"seeds": np.array([seed for seed, _ in models])}
     numbers: dict[str, Any] = {"seeds": len(seen), "pairs": options.pairs, "kinds": {}}
     for kind in seen[0].paths:
-        heights = np.stack([one.paths[kind].heights.cpu().numpy() for one in seen])  # [S, R + 1, P]
         straight = np.stack([one.straight[kind] for one in seen])  # [S, P, T]
-        arrays[f"heights/{kind}"] = heights
+        ends = np.maximum(straight[..., 0], straight[..., -1])[:, None]
+        gaps = np.stack([one.paths[kind].heights.cpu().numpy() for one in seen]) - ends  # [S, R + 1, P]
+        arrays[f"gaps/{kind}"] = gaps
         arrays[f"straight/{kind}"] = straight[0].astype(np.float32)
         found = barrier(torch.from_numpy(straight))
         connected = {
             eps_key(threshold): {
-                str(done): rate(heights[:, done] <= threshold).as_dict() for done in range(options.bypass.rounds + 1)
+                str(done): rate(gaps[:, done] <= threshold).as_dict() for done in range(options.bypass.rounds + 1)
             }
             for threshold in options.thresholds
         }
@@ -102,8 +103,9 @@ def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySetting
     for weight in model.parameters():
         weight.requires_grad_(False)
     kinds = _pairs(model, seed, images, labels, options, stream, trained)
-    paths = {kind: _around(model, pairs, options) for kind, pairs in kinds.items()}
-    straight = {kind: _straight(model, pairs, options).cpu().numpy() for kind, pairs in kinds.items()}
+    losses = {kind: _straight(model, pairs, options) for kind, pairs in kinds.items()}
+    paths = {kind: _around(model, pairs, losses[kind], options) for kind, pairs in kinds.items()}
+    straight = {kind: values.cpu().numpy() for kind, values in losses.items()}
     first = next(iter(kinds))
     shown = _shown(kinds[first], straight[first], paths[first])
     if not trained:
@@ -156,13 +158,14 @@ def _loss(model: nn.Module, pairs: Pairs):
     return loss
 
 
-def _around(model: nn.Module, pairs: Pairs, options: ConnectivitySettings) -> Bypassed:
+def _around(model: nn.Module, pairs: Pairs, straight: Tensor, options: ConnectivitySettings) -> Bypassed:
+    """Around all barriers that rise by more than the block's threshold above the higher end."""
     way = options.bypass
     return bypass(
         _loss(model, pairs),
         pairs.a,
         pairs.c,
-        threshold=options.threshold,
+        threshold=torch.maximum(straight[:, 0], straight[:, -1]) + options.threshold,
         rounds=way.rounds,
         points=options.points,
         steps=way.steps,
@@ -189,7 +192,7 @@ def _shown(pairs: Pairs, straight: np.ndarray, found: Bypassed) -> np.ndarray:
 
 @torch.no_grad()
 def _components(model, images: Tensor, labels: Tensor, right: np.ndarray, options: ConnectivitySettings) -> np.ndarray:
-    """Per class the share of its first `graph_images` right images in the largest component joined by straight low-loss paths."""
+    """Per class the share of its first `graph_images` right images in the largest set joined by straight paths that connect."""
     shares = []
     known = labels.cpu().numpy()[right]
     for k in np.unique(known):
@@ -197,7 +200,7 @@ def _components(model, images: Tensor, labels: Tensor, right: np.ndarray, option
         first, second = torch.triu_indices(len(chosen), len(chosen), 1, device=images.device)
         a, c = images[chosen[first]], images[chosen[second]]
         pairs = Pairs(a, c, labels[chosen[first]], labels[chosen[second]])
-        low = (_straight(model, pairs, options).amax(1) <= options.threshold).cpu().numpy()
+        low = (barrier(_straight(model, pairs, options)).gap <= options.threshold).cpu().numpy()
         edges = (np.ones(low.sum()), (first.cpu().numpy()[low], second.cpu().numpy()[low]))
         _, component = connected_components(csr_matrix(edges, shape=(len(chosen), len(chosen))), directed=False)
         shares.append(np.bincount(component).max() / len(chosen))

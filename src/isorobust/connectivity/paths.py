@@ -87,7 +87,7 @@ def bypass(
     a: Tensor,
     c: Tensor,
     *,
-    threshold: float,
+    threshold: float | Tensor,
     rounds: int = 3,
     points: int = 250,
     steps: int = 1000,
@@ -98,7 +98,7 @@ def bypass(
 ) -> Bypassed:
     """Lead the paths from a to c `[P, ...]` around their barriers.
 
-    In every round each segment whose loss rises above `threshold` is broken at its highest point B,
+    In every round each segment whose loss rises above `threshold` (one for all, or `[P]`) is broken at its highest point B,
     which moves to B' so that
 
         loss(x) + closeness * mean((x - B)^2) + smoothness * TV(x - B)
@@ -108,9 +108,10 @@ def bypass(
     """
     pair = torch.arange(len(a), device=a.device)
     path = Path(a, c, pair, path_losses(loss, a, c, pair, points, batch))
+    limit = torch.as_tensor(threshold, dtype=path.losses.dtype, device=path.losses.device).expand(len(a))
     heights = [path.barrier(len(a))]
     for _ in range(rounds):
-        above = path.losses.amax(1) > threshold
+        above = path.losses.amax(1) > limit[path.pair]
         if above.any():
             path = _around(loss, path, above, points, steps, learning_rate, closeness, smoothness, batch)
         heights.append(path.barrier(len(a)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isorobust.params import Distinct, Settings
 
+MEASURED = ("baseline", "isometric", "adversarial", "untrained")  # the arms of the stage; the last has no training
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -46,9 +47,16 @@ class ConnectivitySettings(Settings):
     pairs: Count  # of every kind, over all classes
     points: Annotated[int, Field(ge=2)]  # along a segment
     seeds: Count | None = None  # the first n; null: all
-    thresholds: Annotated[list[Positive], Distinct]  # of cross-entropy, for the share of connected pairs
-    threshold: Positive  # above which a bypass is tried; one of `thresholds`
+    thresholds: Annotated[list[Positive], Distinct]  # by how much the loss may rise above the higher end on a path that connects
+    threshold: Positive  # above which a bypass is tried, and on which verdicts stand; one of `thresholds`
+    connected: Annotated[float, Field(gt=0, lt=1)]  # share of pairs from which inputs of a class count as connected
     graph_images: Count  # per class, for the largest connected component
     bypass: Bypass
     synthesis: Synthesis
     matched: Matched
+
+    @model_validator(mode="after")
+    def _tried_where_judged(self) -> ConnectivitySettings:
+        if self.threshold not in self.thresholds:
+            raise ValueError(f"a threshold that is one of thresholds, {', '.join(map(str, self.thresholds))}")
+        return self
