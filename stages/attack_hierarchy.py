@@ -15,19 +15,18 @@ BASELINE = "baseline"  # the flat network that the hierarchies are held against
 
 class Settings(NamedTuple):
     data: str
-    hierarchy: object
+    attack: object
     device: str
     threads: int
 
 
 def load(params: Params) -> Settings:
     """All that this stage reads of params.yaml."""
-    from isorobust.hierarchy.settings import HierarchySettings
+    from isorobust.hierarchy.attack_settings import LevelAttack
 
     data = params.get("data", "name")
-    return Settings(
-        data, params.block(HierarchySettings, "recipes", data, "hierarchy"), params.get("device"), params.block(int, "threads")
-    )
+    block = params.block(LevelAttack, "recipes", data, "hierarchy-attack")
+    return Settings(data, block, params.get("device"), params.block(int, "threads"))
 
 
 def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
@@ -45,9 +44,9 @@ def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
         Checkpoint.read(model),
         Checkpoint.read(models / f"{BASELINE}.safetensors"),
         read_split(data / "test.npz"),
-        settings.hierarchy.attack,
+        settings.attack,
         device,
-        where=f"params.yaml: recipes.{settings.data}.hierarchy",
+        where=f"params.yaml: recipes.{settings.data}.hierarchy-attack",
     )
     artifacts.write_json(metrics, found)
     return tracking.Record("attack-hierarchy", None, settings.data, metrics, facts=describe(device))

@@ -86,8 +86,8 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
             "network": {"width": 8, "layers": 2},
             "epochs": 2,
             "isometry": {"beta": 0.1},
-            "attack": {"norm": "linf", "eps": [0.1], "steps": 3, "images": 20},
         },
+        "hierarchy-attack": {"norm": "linf", "eps": [0.1], "steps": 3, "images": 20},
         "connectivity": {
             "arms": ["baseline", "untrained"],
             "pairs": 8,

@@ -13,6 +13,7 @@ from conftest import ROOT
 from isorobust import isometric_loss
 from isorobust.claims import verdict
 from isorobust.errors import UserError
+from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.evaluate import GroupLogits, attack_hierarchies, compare_mistakes, mistake_distances, uniform_mistake
 from isorobust.hierarchy.network import LevelNetwork, build, hierarchical_loss, load
 from isorobust.hierarchy.settings import BlockSettings, HierarchySettings
@@ -37,11 +38,14 @@ PLAIN = CrossEntropy(objective="cross-entropy")
 TRAINING = TrainingSettings(epochs=1, batch_size=50, learning_rate=3e-3)
 
 
-def options(head="own", epochs=2, **attack):
-    attack = {"norm": "linf", "eps": [0.05, 0.2], "steps": 5, "images": 40, **attack}
+def level_attack(**changes):
+    return LevelAttack(**{"norm": "linf", "eps": [0.05, 0.2], "steps": 5, "images": 40, **changes})
+
+
+def options(head="own", epochs=2):
     block = {"width": 12, "layers": 2, "head": head}
     trees = {"three": LEVELS, "two": LEVELS[:1]}
-    return HierarchySettings(trees=trees, network=block, epochs=epochs, isometry={"beta": 0.5}, attack=attack)
+    return HierarchySettings(trees=trees, network=block, epochs=epochs, isometry={"beta": 0.5})
 
 
 def a_stack(head="own", size=2):
@@ -219,7 +223,7 @@ def test_a_saved_network_is_loaded_by_its_name_and_seed(splits, done):
 
 def test_evaluation_tells_rates_and_mistakes_per_level(splits, done):
     path, flat, _ = done
-    told = [attack_hierarchies(Checkpoint.read(path), flat, splits.test, options().attack, CPU, "x.hierarchy") for _ in range(2)]
+    told = [attack_hierarchies(Checkpoint.read(path), flat, splits.test, level_attack(), CPU, "x.hierarchy") for _ in range(2)]
     assert told[0] == told[1]
     levels = told[0]["three"]["levels"]
     assert [level["groups"] for level in levels.values()] == [2, 3, 5]
@@ -239,8 +243,8 @@ def test_evaluation_tells_rates_and_mistakes_per_level(splits, done):
     assert levels["level-3"]["flat"]["pgd"] == levels["level-3"]["flat"]["pgd-on-level"]
     mistakes = told[0]["three"]["mistakes"]["pgd"]["0.2"]
     assert 1 <= mistakes["hierarchical"]["value"] <= 3 and mistakes["n"] == 2 and "verdict" in mistakes["nearer"]
-    with pytest.raises(UserError, match=r"x\.hierarchy\.attack\.images: found 999; allowed: at most 80"):
-        attack_hierarchies(Checkpoint.read(path), flat, splits.test, options(images=999).attack, CPU, "x.hierarchy")
+    with pytest.raises(UserError, match=r"x\.hierarchy\.images: found 999; allowed: at most 80"):
+        attack_hierarchies(Checkpoint.read(path), flat, splits.test, level_attack(images=999), CPU, "x.hierarchy")
 
 
 def test_group_logits_are_the_groups_log_probabilities(splits, trained):

@@ -14,13 +14,17 @@ import time
 import pytest
 from conftest import KEPT, copy_project
 
+from isorobust.connectivity.settings import MEASURED
+
 pytestmark = pytest.mark.slow
 ARMS = KEPT
+CONNECTED = [f"connectivity@{arm}" for arm in MEASURED]
 ALL = [
     "download",
     "sweep@isometric-tuned",
     *(f"train-{arm}" for arm in ARMS),
     *(f"{stage}@{arm}" for stage in ("attack", "geometry") for arm in ARMS),
+    *("train-reclassifier", "attack@reclassifier", *CONNECTED),
     *("train-hierarchy", "attack-hierarchy", "toys@rings", "toys@torus", "compare"),
 ]
 
@@ -63,7 +67,11 @@ def runs_in(database):
 
 def test_results_are_whole_and_tracked(finished):
     tree = json.loads((finished.root / "metrics/tiny/compare.json").read_text())
-    assert list(tree["arms"]) == ["baseline", "isometric", "isometric-tuned", "adversarial"]
+    assert list(tree["arms"]) == ["baseline", "isometric", "isometric-tuned", "adversarial", "reclassifier"]
+    mixed = tree["reclassifiers"]["reclassifier"]["attacked"]["msa"]["linf"]["0.1"]
+    assert tree["arms"]["reclassifier"]["robust"]["linf"]["0.1"]["worst-case"] == mixed
+    assert "reclassifier-vs-baseline" in tree["differences"]
+    assert list(tree["connectivity"]["arms"]) == ["baseline", "untrained"]
     assert tree["twins"] == {"isometric": "baseline", "isometric-tuned": "baseline"}
     assert tree["sweeps"]["isometric-tuned"]["cells"] == 4
     estimate = tree["arms"]["isometric"]["robust"]["linf"]["0.1"]["worst-case"]
@@ -84,6 +92,7 @@ def test_mlflow_holds_one_run_per_stage_with_tags(finished):
             "compare-tiny",
             "sweep-isometric-tuned-tiny",
             *("train-hierarchy-tiny", "attack-hierarchy-tiny", "toys-rings", "toys-torus"),
+            *("train-reclassifier-tiny", "attack-reclassifier-tiny", "connectivity-baseline-tiny", "connectivity-untrained-tiny"),
             *(f"{stage}-{arm}-tiny" for stage in ("train", "attack", "geometry") for arm in used),
         ]
     )
@@ -106,7 +115,11 @@ def test_dvcs_own_views_work(finished):
 
 def test_a_new_beta_reruns_only_what_depends_on_it(copied):
     copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"]["isometry"].update(beta=0.5))
-    assert repro(copied) == {"train-isometric", "attack@isometric", "geometry@isometric", "compare"}
+    assert repro(copied) == {
+        "train-isometric",
+        *(f"{stage}@isometric" for stage in ("attack", "geometry", "connectivity")),
+        "compare",
+    }
     assert "beta" in copied.run("dvc", "params", "diff").stdout
     assert "summary.json" in copied.run("dvc", "metrics", "diff").stdout
     assert copied.run("dvc", "plots", "diff", "--json").returncode == 0
@@ -128,10 +141,20 @@ def test_an_attack_setting_never_retrains(copied):
     assert repro(copied) == {f"attack@{arm}" for arm in ARMS} | {"compare"}
 
 
+def test_the_other_attacks_settings_never_retrain(copied):
+    def change(tree):
+        tree["recipes"]["tiny"]["hierarchy-attack"].update(steps=4)
+        tree["recipes"]["tiny"]["reclassifier-attack"].update(adaptive_steps=4)
+
+    copied.edit_params(change)
+    assert repro(copied) == {"attack-hierarchy", "attack@reclassifier", "compare"}
+
+
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("src/isorobust/attacks/checks.py", {f"attack@{arm}" for arm in ARMS}),
+        ("src/isorobust/attacks/checks.py", {f"attack@{arm}" for arm in (*ARMS, "reclassifier")}),
+        ("src/isorobust/reclassifier/attack.py", {"attack@reclassifier"}),
         ("src/isorobust/compare/tables.py", {"compare"}),
         ("src/isorobust/tracking.py", set()),
         ("src/isorobust/schema.py", set()),
@@ -205,7 +228,7 @@ def test_a_clean_clone_gives_the_same_bytes(finished, tmp_path):
     assert (clone.root / "dvc.lock").read_bytes() == (finished.root / "dvc.lock").read_bytes()
     assert "OUTSIDE" not in clone.run("python", "-m", "isorobust.commands.verify").stdout
     clone.run("python", "-m", "isorobust.commands.sync")
-    assert len(runs_in(clone.root / "mlflow.db")) == 18
+    assert len(runs_in(clone.root / "mlflow.db")) == 22
 
 
 def test_a_killed_stage_and_a_new_repro_give_the_same_bytes(copied):

@@ -13,6 +13,7 @@ from isorobust.data.settings import DataSettings
 from isorobust.errors import UserError, found
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.geometry.settings import GeometrySettings
+from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.networks.settings import NetworkSettings
 from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, twin_of, with_choice
@@ -39,6 +40,7 @@ RECIPE = {
     "sweep": SweepSettings,
     "geometry": GeometrySettings,
     "hierarchy": HierarchySettings | Literal["skip"],
+    "hierarchy-attack": LevelAttack | Literal["skip"],
     "connectivity": ConnectivitySettings | Literal["skip"],
     "reclassifier": ReclassifierSettings | Literal["skip"],
     "attack": AttackSettings,
@@ -88,6 +90,9 @@ def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -
             if arm not in MEASURED:
                 raise found(f"{where}.connectivity.arms", arm, f"the arms of the stage: {', '.join(MEASURED)}")
     _compare(values["compare"], values["attack"], used, f"{where}.compare")
+    for name in ("hierarchy", "reclassifier"):
+        if (values[name] == SKIP) != (values[f"{name}-attack"] == SKIP):
+            raise UserError(f"{where}: {name} and {name}-attack: found {SKIP} for one; allowed: both or neither")
     _reclassifier(values["reclassifier"], values["reclassifier-attack"], plug_ins, used, where)
 
 
@@ -101,9 +106,7 @@ def _arm(name: str, blocks: dict, where: str) -> None:
 
 
 def _reclassifier(block, attack, plug_ins: dict[str, str], used: list[str], where: str) -> None:
-    """Both blocks or neither; only plug-ins that are listed, on arms that the recipe uses."""
-    if (block == SKIP) != (attack == SKIP):
-        raise UserError(f"{where}: reclassifier and reclassifier-attack: found {SKIP} for one; allowed: both or neither")
+    """Only plug-ins that are listed, on arms that the recipe uses, attacked in whole batches."""
     for name in [] if block == SKIP else block.arms:
         if name not in plug_ins:
             raise found(f"{where}.reclassifier.arms", name, f"a name of the mapping `reclassifiers`: {', '.join(plug_ins)}")

@@ -157,7 +157,7 @@ def _settings(record: Record) -> dict[str, str]:
             "connectivity": {"connectivity": recipe.get("connectivity")},
             "geometry": {"geometry": recipe.get("geometry")},
             "train-hierarchy": {key: recipe.get(key) for key in ("hierarchy", "training", "seeds")},
-            "attack-hierarchy": {"hierarchy": recipe.get("hierarchy")},
+            "attack-hierarchy": {"hierarchy-attack": recipe.get("hierarchy-attack")},
             "compare": {"compare": recipe.get("compare")},
         }[record.stage]
     )

@@ -14,8 +14,8 @@ from isorobust.attacks.perturb import Problem, perturb
 from isorobust.claims import verdict
 from isorobust.data.splits import Split
 from isorobust.errors import found
+from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.network import LevelNetwork, load
-from isorobust.hierarchy.settings import LevelAttack
 from isorobust.hierarchy.tree import parse_tree, tree_distance
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.params import eps_key
@@ -49,7 +49,7 @@ class Bench:
     def __init__(self, test: Split, options: LevelAttack, device: torch.device, where: str):
         count = options.images or len(test.labels)
         if count > len(test.labels):
-            raise found(f"{where}.attack.images", count, f"at most {len(test.labels)} (the test images)")
+            raise found(f"{where}.images", count, f"at most {len(test.labels)} (the test images)")
         self.options, self.labels, self.count = options, test.labels, count
         self.images = torch.from_numpy(test.images).to(device).float().div_(255)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, field_validator
+from pydantic import AfterValidator, Field
 
 from isorobust.hierarchy.tree import parse_level, parse_tree
 from isorobust.objectives.settings import Isometry
-from isorobust.params import Distinct, Settings, radius
+from isorobust.params import Settings
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -33,23 +33,8 @@ class BlockSettings(Settings):
     head: Literal["own", "shared"] = "own"  # shared: one head for all blocks, as in the published code
 
 
-class LevelAttack(Settings):
-    """PGD on every level's own labels."""
-
-    norm: Literal["linf", "l2"]
-    eps: Annotated[list[float], Distinct]
-    steps: Count
-    images: Count | None = None  # the first n test images; null: all
-
-    @field_validator("eps", mode="before")
-    @classmethod
-    def _radii(cls, eps, info):
-        return [radius(info.data.get("norm", "linf"), value) for value in eps] if isinstance(eps, list) else eps
-
-
 class HierarchySettings(Settings):
     trees: Annotated[dict[str, Levels], Field(min_length=1)]
     network: BlockSettings
     epochs: Count  # batch size and learning rate are those of the recipe's block `training`
     isometry: Isometry  # of every block
-    attack: LevelAttack

@@ -1,0 +1,25 @@
+"""The block `hierarchy-attack` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
+
+from isorobust.params import Distinct, Settings, radius
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class LevelAttack(Settings):
+    """PGD on every level's own labels."""
+
+    norm: Literal["linf", "l2"]
+    eps: Annotated[list[float], Distinct]
+    steps: Count
+    images: Count | None = None  # the first n test images; null: all
+
+    @field_validator("eps", mode="before")
+    @classmethod
+    def _radii(cls, eps, info):
+        return [radius(info.data.get("norm", "linf"), value) for value in eps] if isinstance(eps, list) else eps
