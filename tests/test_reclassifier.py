@@ -12,7 +12,7 @@ from conftest import NETWORKS
 from torch import nn
 
 import isorobust
-from isorobust.attacks.perturb import whole_batches, worst_case_parts
+from isorobust.attacks.perturb import worst_case_parts
 from isorobust.attacks.units import Store
 from isorobust.errors import UserError
 from isorobust.fine_tuning.ablation import ablate
@@ -28,6 +28,7 @@ from isorobust.reclassifier.checkpoint import control, plug_in
 from isorobust.reclassifier.dependence import sensitivity
 from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
 from isorobust.reclassifier.settings import ReclassifierAttack
+from isorobust.reclassifier.whole_batches import whole_batches
 from isorobust.training.arm import train_arm
 from isorobust.training.settings import TrainingSettings
 

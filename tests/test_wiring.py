@@ -202,7 +202,11 @@ def test_no_path_of_the_pipeline_stands_in_code():
 
 FORBIDDEN = {  # who may import what: (package, modules allowed to)
     "mlflow": {"isorobust.tracking"},
-    "torchattacks": {"isorobust.attacks.perturb", "isorobust.commands.bench"},  # the benchmark measures against it
+    "torchattacks": {  # apart from the attacks on single images, those on whole batches; the benchmark measures against it
+        "isorobust.attacks.perturb",
+        "isorobust.reclassifier.whole_batches",
+        "isorobust.commands.bench",
+    },
     "matplotlib": {"isorobust.drawing"},
     "safetensors": {"isorobust.networks.checkpoint", "isorobust.skipped"},
     "dvc": set(),

@@ -310,69 +310,6 @@ def _fab_t_at_all_radii(problems: list[Problem], options: settings.FAB, fallen: 
     return excess
 
 
-def whole_batches(problem: Problem, parts: dict[str, Any], held: nn.Module) -> Iterator[Perturbed]:
-    """What the parts of the composition make of the whole batch, one batch of images after another.
-
-    For models that classify a batch as a whole: no image is left out when it has fallen, so that every
-    prediction is made among the images that were attacked with it. APGD gives its images of highest loss
-    and those that fooled the model on the way, once per target. FAB and Square look at images by
-    themselves; they attack `held`, the model with everything that depends on the batch fixed.
-    """
-    for name, options in parts.items():
-        problem = problem._replace(model=problem.model if name.startswith("apgd") else held)
-        cuda = [problem.images.device] if problem.images.is_cuda else []
-        with untouched(problem.model), torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(problem.seed)
-            for raw in WHOLE[name](problem, options):
-                raw, finite = _finite(raw.detach(), problem.images)
-                images = into_ball_and_box(raw, problem.images, problem.norm, problem.eps)
-                # FAB looks for the nearest adversarial image whatever eps is; only the box binds it.
-                bound = raw.clamp(0, 1) if name == "fab-t" else images
-                yield Perturbed(images, float((raw - bound).abs().max()) if finite else float("inf"))
-
-
-def _whole_apgd_ce(problem: Problem, options: settings.APGD) -> Iterator[Tensor]:
-    attack = torchattacks.APGD(problem.model, **_common(problem), steps=options.steps, loss="ce")
-    yield from _both_of(attack, problem)
-
-
-def _whole_apgd_t(problem: Problem, options: settings.APGD) -> Iterator[Tensor]:
-    attack = torchattacks.APGDT(problem.model, **_common(problem), steps=options.steps, n_classes=problem.classes)
-    for target in range(2, problem.classes + 1):  # the class with the target-th largest logit
-        attack.target_class = target
-        yield from _both_of(attack, problem)
-
-
-def _both_of(attack: torchattacks.attack.Attack, problem: Problem) -> Iterator[Tensor]:
-    with torch.no_grad():
-        highest, _, _, fooling = attack.attack_single_run(problem.images, problem.labels)
-    yield highest
-    yield fooling
-
-
-def _whole_fab_t(problem: Problem, options: settings.FAB) -> Iterator[Tensor]:
-    attack = torchattacks.FAB(
-        problem.model,
-        **_common(problem),
-        steps=options.steps,
-        n_restarts=1,
-        multi_targeted=True,
-        n_classes=problem.classes,
-    )
-    for target in range(2, problem.classes + 1):
-        attack.target_class = target
-        yield attack.attack_single_run_targeted(problem.images, problem.labels)
-
-
-def _whole_square(problem: Problem, options: settings.Square) -> Iterator[Tensor]:
-    attack = torchattacks.Square(problem.model, **_common(problem), n_queries=options.queries)
-    attack.init_hyperparam(problem.images)
-    yield attack.attack_single_run(problem.images, problem.labels)[1]
-
-
-WHOLE = {"apgd-ce": _whole_apgd_ce, "apgd-t": _whole_apgd_t, "fab-t": _whole_fab_t, "square": _whole_square}
-
-
 class Nearest(NamedTuple):
     """L2 distances `[N]` (0 for an image that is wrong as it is, inf where none was found), adversarial images `[N, C, H, W]`."""
 

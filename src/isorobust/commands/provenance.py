@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,21 @@ FILE = "provenance.json"
 def code_hashes(pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
     """File -> hash of every code file that a stage of dvc.yaml depends on; the toys have no part in a data set's results."""
     stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
-    deps = {Path(dep) for name, stage in stages.items() if name != "toys" for dep in stage.get("do", stage)["deps"]}
+    deps = {Path(dep) for name, stage in stages.items() if name != "toys" for dep in _deps(stage)}
     code = [dep for dep in deps if dep.parts[0] in ("src", "stages") or dep.name.startswith("requirements")]
     files = sorted({file for dep in code for file in (dep.glob("*.py") if dep.is_dir() else [dep])})
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
+
+
+def _deps(stage: dict[str, Any]) -> Iterator[str]:
+    """The deps of a stage, or of every entry of a foreach that brings fields of its own."""
+    entries = stage.get("foreach")
+    for entry in entries.values() if isinstance(entries, dict) else [None]:
+        fields = entry if isinstance(entry, dict) else {}
+        for dep in stage.get("do", stage)["deps"]:
+            for field, value in fields.items():
+                dep = dep.replace(f"${{item.{field}}}", value)
+            yield dep
 
 
 def recipe(params: Params, data: str) -> dict[str, Any]:

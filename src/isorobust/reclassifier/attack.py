@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from isorobust import artifacts
 from isorobust.attacks.checks import Check
-from isorobust.attacks.perturb import Problem, compose, perturb, whole_batches, worst_case_parts
+from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
 from isorobust.attacks.settings import PGD
 from isorobust.attacks.units import Store, Unit
 from isorobust.data.splits import Split
@@ -29,6 +29,7 @@ from isorobust.reclassifier.checkpoint import control, plug_in
 from isorobust.reclassifier.dependence import batch_dependence, sensitivity
 from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
 from isorobust.reclassifier.settings import ReclassifierAttack
+from isorobust.reclassifier.whole_batches import whole_batches
 from isorobust.statistics import difference, mean_over_seeds, rate
 from isorobust.verdicts import Arrays
 

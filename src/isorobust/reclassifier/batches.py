@@ -19,7 +19,7 @@ from isorobust.params import eps_key
 from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.runtime import derive_seed, describe
 
-CODE = (*UNIT_CODE, "reclassifier/network.py", "reclassifier/prototypes.py")
+CODE = (*UNIT_CODE, *(f"reclassifier/{name}.py" for name in ("network", "prototypes", "whole_batches")))
 
 
 class Setup(NamedTuple):
