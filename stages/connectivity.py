@@ -37,7 +37,8 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
     if settings.connectivity == SKIP or arm not in settings.connectivity.arms or skipped.is_skipped(model):
         return skipped.write_measured(metrics, arrays)
     from isorobust import artifacts
-    from isorobust.connectivity.measure import measure, networks
+    from isorobust.connectivity.arms import networks
+    from isorobust.connectivity.measure import measure
     from isorobust.data.splits import read_split
     from isorobust.networks.checkpoint import Checkpoint
     from isorobust.runtime import describe, prepare

@@ -8,13 +8,18 @@ import torch
 from conftest import NETWORKS
 
 import isorobust
+from isorobust.compare import connectivity as compared
+from isorobust.compare import percolation as compared_sizes
 from isorobust.connectivity.inputs import between_classes, cross_entropy, match_loss, synthesise, within_classes
-from isorobust.connectivity.measure import KINDS, UNTRAINED_KINDS, auroc, curve_features, measure
-from isorobust.connectivity.paths import barrier, bypass, linear_path, lower, path_losses, total_variation
+from isorobust.connectivity.measure import KINDS, UNTRAINED_KINDS, measure
+from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
 from isorobust.params import check
+from isorobust.percolation.measure import percolation, resized
+from isorobust.percolation.settings import PercolationSettings
+from isorobust.training.settings import TrainingSettings
 
 
 def bump(width):
@@ -173,15 +178,8 @@ def test_adversarial_images_match_the_loss_they_are_to_match(trained, test_tenso
     assert not never.all()
 
 
-def test_auroc_equals_counting_pairs(rng):
-    negative, positive = rng.integers(0, 5, 20), rng.integers(1, 6, 30)
-    wins = sum((p > n) + (p == n) / 2 for n in negative for p in positive) / 600
-    assert auroc(negative, positive) == pytest.approx(wins)
-    assert auroc(np.zeros(4), np.ones(3)) == 1 and auroc(np.ones(4), np.ones(3)) == 0.5
-
-
 def test_curve_features_of_a_written_out_curve():
-    found = curve_features(np.array([[1.0, 3.0, 2.0, 5.0, 4.0], [1.0, 1.0, 1.0, 1.0, 1.0]]))
+    found = curve_features(torch.tensor([[1.0, 3.0, 2.0, 5.0, 4.0], [1.0, 1.0, 1.0, 1.0, 1.0]]))
     assert found["height"].tolist() == [5, 1] and found["gap"].tolist() == [1, 0] and found["position"].tolist() == [0.75, 0]
     assert found["maxima"].tolist() == [2, 0] and found["area"].tolist() == [3, 1] and found["endpoint-loss"].tolist() == [4, 1]
 
@@ -237,3 +235,67 @@ def test_a_network_that_is_never_right_is_named(splits):
 def test_a_threshold_must_be_among_those_judged():
     with pytest.raises(UserError, match="threshold that is one of thresholds"):
         check(ConnectivitySettings, {**SMALL, "threshold": 0.2}, "connectivity")
+
+
+def test_arms_are_held_against_the_reference_by_seed(rng):
+    options = check(ConnectivitySettings, SMALL, "x")
+    limit = options.threshold
+    base = {"seeds": np.array([0, 1, 2]), "gaps/real": rng.random((3, 3, 20)) * 2 * limit}
+    arm = {"seeds": np.array([1, 2, 5]), "gaps/real": np.zeros((3, 3, 20))}
+    told = compared._difference(arm, base, options)
+    shares = [(base["gaps/real"][s, 0] <= limit).mean() for s in (1, 2)]
+    assert told["linear"]["value"] == pytest.approx(np.mean([1 - share for share in shares]))
+    assert told["gap"]["value"] == pytest.approx(-base["gaps/real"][1:, 0].mean()) and told["gap"]["hi"] > told["gap"]["lo"]
+
+
+@pytest.mark.parametrize("round_trip", [4, 8], ids=["halved", "as it is"])
+def test_images_are_scaled_down_by_averaging_blocks(splits, round_trip):
+    small = resized(splits.test, round_trip)
+    block = 8 // round_trip
+    naive = splits.test.images.reshape(80, 1, round_trip, block, round_trip, block).mean((3, 5))
+    assert small.images.dtype == np.uint8 and np.abs(small.images - naive).max() <= 0.5
+    assert np.array_equal(small.labels, splits.test.labels)
+
+
+@pytest.fixture(scope="module")
+def by_size(splits):
+    asked = {"sizes": [8, 4], "seeds": 2, "pairs": 10}
+    kinds = [NETWORKS[name].model_dump() for name in ("small-cnn", "resnet18")]
+    asked["random"] = {"networks": kinds, "seeds": 1, "pairs": 2}
+    quick = {**SMALL, "bypass": {"rounds": 1, "steps": 2, "learning_rate": 0.02}, "synthesis": {"steps": 3}}
+    training = TrainingSettings(epochs=6, batch_size=50, learning_rate=3e-3)
+    return percolation(
+        *splits,
+        NETWORKS["tanh-mlp"],
+        training,
+        [3, 4, 5],
+        check(PercolationSettings, asked, "percolation"),
+        check(ConnectivitySettings, quick, "connectivity"),
+        torch.device("cpu"),
+    )
+
+
+def test_percolation_goes_from_the_smallest_size_up_and_over_random_networks(by_size):
+    assert list(by_size["sizes"]) == ["4", "8"] and set(by_size["random"]) == {"small-cnn", "resnet18"}
+    assert [here["dimension"] for here in by_size["sizes"].values()] == [16, 64] and by_size["seeds"] == 2
+    assert by_size["sizes"]["8"]["accuracy"]["value"] > 0.6
+    for state, kind in (("trained", "real"), ("untrained", "synthetic")):
+        first, last = (by_size["sizes"][size][state][kind]["connected"]["0.1"] for size in ("4", "8"))
+        for done, rise in by_size["rise"][state].items():
+            assert rise["value"] == pytest.approx(last[done]["value"] - first[done]["value"])
+
+
+def test_its_table_has_a_row_per_size_state_and_random_network(by_size):
+    told = compared_sizes.tree(by_size, "0.1")
+    assert compared_sizes.table(told).count("\n") == 2 * 2 + 2 + 1
+    assert "8 x 8 than at 4 x 4" in compared_sizes.sentences(told)
+    assert compared_sizes.tree({"skipped": True}, "0.1") == {}
+
+
+def test_sizes_above_the_images_own_are_refused(splits):
+    asked = check(PercolationSettings, {"sizes": [4, 9], "seeds": 1, "pairs": 4}, "percolation")
+    training = TrainingSettings(epochs=1, batch_size=50, learning_rate=3e-3)
+    with pytest.raises(UserError, match="percolation.sizes: found 9; allowed: at most 8"):
+        percolation(
+            *splits, NETWORKS["tanh-mlp"], training, [0], asked, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu")
+        )

@@ -18,8 +18,10 @@ from stages import (
     attack_reclassifier,
     compare,
     connectivity,
+    detect,
     download,
     geometry,
+    percolation,
     sweep,
     toys,
     train,
@@ -51,8 +53,8 @@ def stages():
 STAGES = stages()
 CODE = sorted(p.relative_to(ROOT) for folder in ("src", "stages") for p in (ROOT / folder).rglob("*.py"))
 TUNED = PIPELINE["stages"]["sweep"]["foreach"]
-ATTACKS = ("attack", "attack-hierarchy", "attack-reclassifier", "geometry")
-EVALUATION = (*ATTACKS, "connectivity")  # the stages that see the test images
+ATTACKS = ("attack", "attack-hierarchy", "attack-reclassifier", "detect", "geometry")
+EVALUATION = (*ATTACKS, "connectivity", "percolation")  # the stages that see the test images
 each_stage = pytest.mark.parametrize("name", STAGES)
 
 
@@ -65,7 +67,8 @@ def files_of(entries):
 
 
 def test_the_stages_are_those_promised():
-    shared = {"download", "sweep", "attack", "geometry", "connectivity", "train-hierarchy", "attack-hierarchy", "toys", "compare"}
+    shared = {"download", "sweep", "attack", "geometry", "connectivity", "detect", "percolation", "toys", "compare"}
+    shared |= {"train-hierarchy", "attack-hierarchy"}
     assert set(PIPELINE["stages"]) == {*shared, *(f"train-{arm}" for arm in (*ARMS, *PLUG_INS))}
     attacked = PIPELINE["stages"]["attack"]["foreach"]
     assert list(attacked) == [*ARMS, *PLUG_INS]
@@ -112,6 +115,8 @@ LOADERS = {
     "attack": lambda params: attack.load(params),
     "attack-reclassifier": lambda params: attack_reclassifier.load(params),
     "connectivity": lambda params: connectivity.load(params),
+    "detect": lambda params: detect.load(params),
+    "percolation": lambda params: percolation.load(params),
     "geometry": lambda params: geometry.load(params),
     "compare": lambda params: compare.load(params),
     "sweep": lambda params: sweep.load(params, "jacobian-isometric-tuned"),
@@ -165,13 +170,18 @@ def test_compare_takes_every_arms_files_and_is_alone_in_metrics():
         for f in (f"train/{arm}.json", f"train/{arm}.csv", f"attack/{arm}.json", f"attack/{arm}.npz", f"geometry/{arm}.json")
     }
     wanted |= {f"{results}/sweep/{arm}.{ending}" for arm in TUNED for ending in ("json", "csv")}
-    wanted.add(f"{results}/hierarchy/attack.json")
-    wanted |= {f"{results}/connectivity/{arm}.{ending}" for arm in MEASURED for ending in ("json", "npz")}
+    wanted |= {f"{results}/hierarchy/attack.json", f"{results}/percolation.json"}
+    wanted |= {
+        f"{results}/{part}/{arm}.{ending}"
+        for part in ("connectivity", "detect")
+        for arm in MEASURED
+        for ending in ("json", "npz")
+    }
     for name in PLUG_INS:
         wanted |= {f"{results}/train/{name}{end}" for end in (".json", ".csv", "-ablation.csv")}
         wanted |= {f"{results}/attack/{name}{end}" for end in (".json", ".npz")}
     assert wanted == {d for d in STAGES["compare"]["deps"] if d.startswith("results/")}
-    published = {f"metrics/${{data.name}}/{part}" for part in ("train", "attack", "geometry", "connectivity")}
+    published = {f"metrics/${{data.name}}/{part}" for part in ("train", "attack", "geometry", "connectivity", "detect")}
     outs = files_of(STAGES["compare"]["outs"])
     assert published <= set(outs)
     for entry in STAGES["compare"]["outs"]:
@@ -203,6 +213,7 @@ def test_no_path_of_the_pipeline_stands_in_code():
 FORBIDDEN = {  # who may import what: (package, modules allowed to)
     "mlflow": {"isorobust.tracking"},
     "torchattacks": {  # apart from the attacks on single images, those on whole batches; the benchmark measures against it
+        "isorobust.attacks.minimal",
         "isorobust.attacks.perturb",
         "isorobust.reclassifier.whole_batches",
         "isorobust.commands.bench",

@@ -7,6 +7,7 @@ a pipeline stage depends only on the modules it really uses.
 from importlib import import_module
 
 _PUBLIC = {
+    "BarrierDetector": "isorobust.detection.detector",
     "HybridPrototypeReclassifier": "isorobust.reclassifier.network",
     "barrier": "isorobust.connectivity.paths",
     "bypass": "isorobust.connectivity.paths",

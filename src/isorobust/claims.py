@@ -10,3 +10,8 @@ def verdict(lo: float, hi: float) -> str:
     if lo > 0 and hi > lo:
         return HOLDS
     return REFUTED if hi < 0 and hi > lo else UNDECIDED
+
+
+def direction(lo: float, hi: float) -> str:
+    """The same interval in words that do not take sides."""
+    return {HOLDS: "higher", REFUTED: "lower", UNDECIDED: UNDECIDED}[verdict(lo, hi)]

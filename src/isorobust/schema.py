@@ -10,6 +10,7 @@ from isorobust.attacks.settings import AttackSettings
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.data.settings import DataSettings
+from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, found
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.geometry.settings import GeometrySettings
@@ -18,6 +19,7 @@ from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.networks.settings import NetworkSettings
 from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, twin_of, with_choice
 from isorobust.params import SKIP, Distinct, Params, check, eps_key
+from isorobust.percolation.settings import PercolationSettings
 from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.sweep.settings import SweepSettings
 from isorobust.toys.settings import Toys
@@ -42,6 +44,8 @@ RECIPE = {
     "hierarchy": HierarchySettings | Literal["skip"],
     "hierarchy-attack": LevelAttack | Literal["skip"],
     "connectivity": ConnectivitySettings | Literal["skip"],
+    "detection": DetectionSettings | Literal["skip"],
+    "percolation": PercolationSettings | Literal["skip"],
     "reclassifier": ReclassifierSettings | Literal["skip"],
     "attack": AttackSettings,
     "reclassifier-attack": ReclassifierAttack | Literal["skip"],
@@ -85,10 +89,12 @@ def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -
         if values["arms"][arm] != SKIP:
             _arm(arm, values["arms"], f"{where}.arms")
     used = [arm for arm in arms if values["arms"][arm] != SKIP]
-    if values["connectivity"] != SKIP:
-        for arm in values["connectivity"].arms:
+    for name in ("connectivity", "detection"):
+        for arm in [] if values[name] == SKIP else values[name].arms:
             if arm not in MEASURED:
-                raise found(f"{where}.connectivity.arms", arm, f"the arms of the stage: {', '.join(MEASURED)}")
+                raise found(f"{where}.{name}.arms", arm, f"the arms of the stage: {', '.join(MEASURED)}")
+    if values["percolation"] != SKIP and values["connectivity"] == SKIP:
+        raise UserError(f"{where}.percolation: found a block beside connectivity: {SKIP}; allowed: {SKIP}, or both blocks")
     _compare(values["compare"], values["attack"], used, f"{where}.compare")
     for name in ("hierarchy", "reclassifier"):
         if (values[name] == SKIP) != (values[f"{name}-attack"] == SKIP):

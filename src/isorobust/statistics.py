@@ -48,14 +48,22 @@ def difference(flags: np.ndarray, reference: np.ndarray, level: float = LEVEL) -
     flags, reference = _matrix(flags).astype(float), _matrix(reference).astype(float)
     if flags.shape != reference.shape:
         raise ValueError(f"paired flags must share their shape, found {flags.shape} and {reference.shape}")
-    pairs = flags - reference
-    value, count = pairs.mean(), pairs.shape[1]
-    variance, freedom = crossed_variance(pairs)
+    return mean(flags - reference, -1.0, 1.0, level=level)
+
+
+def mean(values: np.ndarray, low: float, high: float, count: int | None = None, level: float = LEVEL) -> Estimate:
+    """Mean of values `[S, N]` (seeds by samples) by `crossed_variance`, clipped to [low, high]; `count` as n, or N.
+
+    Values that are all equal get the exact interval for a share of differing samples of 0.
+    """
+    values = _matrix(values)
+    value, count = values.mean(), count or values.shape[1]
+    variance, freedom = crossed_variance(values)
     if variance > 0:
         half = _quantile(level, freedom) * np.sqrt(variance)
     else:
         half = 1 - ((1 - level) / 2) ** (1 / count)
-    return Estimate(value, max(-1.0, value - half), min(1.0, value + half), count)
+    return Estimate(value, max(low, value - half), min(high, value + half), count)
 
 
 def crossed_variance(values: np.ndarray) -> tuple[float, float]:

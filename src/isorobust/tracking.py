@@ -155,6 +155,8 @@ def _settings(record: Record) -> dict[str, str]:
             "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(record.arm)},
             "attack": {"attack": recipe.get("attack")},
             "connectivity": {"connectivity": recipe.get("connectivity")},
+            "detect": {"detection": recipe.get("detection")},
+            "percolation": {key: recipe.get(key) for key in ("percolation", "connectivity", "network", "training", "seeds")},
             "geometry": {"geometry": recipe.get("geometry")},
             "train-hierarchy": {key: recipe.get(key) for key in ("hierarchy", "training", "seeds")},
             "attack-hierarchy": {"hierarchy-attack": recipe.get("hierarchy-attack")},

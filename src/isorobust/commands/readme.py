@@ -13,8 +13,23 @@ from isorobust import artifacts
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.compare import evidence, tables
-from isorobust.compare.publish import CONNECTIVITY_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE, ROBUST_FIGURE
-from isorobust.compare.report import HIERARCHY_NOTE, connectivity_parts, primary_sentences, reclassifier_parts
+from isorobust.compare.publish import (
+    CONNECTIVITY_FIGURE,
+    DETECTION_FIGURE,
+    FACTORIAL_FIGURE,
+    GEOMETRY_FIGURE,
+    PERCOLATION_FIGURE,
+    RECLASSIFIER_FIGURE,
+    ROBUST_FIGURE,
+)
+from isorobust.compare.report import (
+    HIERARCHY_NOTE,
+    connectivity_parts,
+    detection_parts,
+    percolation_parts,
+    primary_sentences,
+    reclassifier_parts,
+)
 from isorobust.errors import UserError
 
 README = Path("README.md")
@@ -40,6 +55,8 @@ def block(folder: Path) -> str:
         *([tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
         *_reclassifiers(tree, folder),
         *_connectivity(tree, folder),
+        *_percolation(tree, folder),
+        *_detection(tree, folder),
     ]
     if (folder / FILE).exists():
         record = artifacts.read_json(folder / FILE)
@@ -83,6 +100,20 @@ def _connectivity(tree: dict, folder: Path) -> list[str]:
         return []
     figure = f"![Loss along paths between inputs of {tree['data']}]({folder / CONNECTIVITY_FIGURE})"
     return [*connectivity_parts(tree["connectivity"]), figure]
+
+
+def _percolation(tree: dict, folder: Path) -> list[str]:
+    if not tree.get("percolation"):
+        return []
+    figure = f"![Connection by input size on {tree['data']}]({folder / PERCOLATION_FIGURE})"
+    return [*percolation_parts(tree["percolation"]), figure]
+
+
+def _detection(tree: dict, folder: Path) -> list[str]:
+    if not tree.get("detection"):
+        return []
+    figure = f"![Detecting adversarial images of {tree['data']}]({folder / DETECTION_FIGURE})"
+    return [*detection_parts(tree["detection"]), f"Every attack: [report]({folder / 'report.md'}).", figure]
 
 
 def filled(text: str) -> str:

@@ -17,7 +17,7 @@ def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tr
     found = []
     for data in cli.data_sets():
         folder = metrics / data
-        for stage in ("train", "sweep", "attack", "geometry", "connectivity"):
+        for stage in ("train", "sweep", "attack", "geometry", "connectivity", "detect"):
             place = results / data if stage == "sweep" else folder  # compare.json holds what the sweeps chose
             for path in sorted((place / stage).glob("*.json")):
                 if not artifacts.read_json(path).get("skipped"):
@@ -26,6 +26,7 @@ def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tr
         for stage, path in (
             ("train-hierarchy", results / data / "hierarchy" / "train.json"),
             ("attack-hierarchy", folder / "hierarchy.json"),
+            ("percolation", folder / "percolation.json"),
         ):
             if path.exists() and not artifacts.read_json(path).get("skipped"):
                 found.append(tracking.Record(stage, None, data, path))

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from isorobust import artifacts
-from isorobust.claims import verdict
-from isorobust.compare.tables import markdown, percent
+from isorobust.claims import direction, verdict
+from isorobust.compare.tables import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 from isorobust.params import eps_key
+from isorobust.statistics import mean_over_seeds
 
 CONTROL = "between-classes"
 FEATURES = {"height": "barrier", "gap": "gap", "maxima": "local maxima", "area": "mean loss", "endpoint-loss": "end's own loss"}
@@ -54,15 +55,36 @@ def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, 
     return result
 
 
-def tree(found: dict[str, dict[str, Any]], options: ConnectivitySettings) -> dict[str, Any]:
-    """What compare.json holds."""
+def tree(found: dict[str, dict[str, Any]], options: ConnectivitySettings, reference: str) -> dict[str, Any]:
+    """What compare.json holds; differences: arm less reference on real pairs, paired by seed."""
     arms = {arm: {**one["numbers"], "claims": judged(one["numbers"], options)} for arm, one in found.items()}
     return {
         "threshold": eps_key(options.threshold),
         "rounds": options.bypass.rounds,
         "connected": options.connected,
         "arms": arms,
+        "differences": {
+            f"{arm}-vs-{reference}": _difference(one["arrays"], found[reference]["arrays"], options)
+            for arm, one in found.items()
+            if arm != reference and reference in found and "gaps/real" in one["arrays"]
+        },
     }
+
+
+def _difference(arrays: dict[str, np.ndarray], other: dict[str, np.ndarray], options: ConnectivitySettings) -> dict[str, Any]:
+    """Shares connected straight and after all rounds, and the straight paths' mean gap, over the seeds that both have."""
+    common = [seed for seed in arrays["seeds"].tolist() if seed in other["seeds"].tolist()]
+    gaps = [part["gaps/real"][[part["seeds"].tolist().index(seed) for seed in common]] for part in (arrays, other)]
+    mine, theirs = (
+        {
+            "linear": (gap[:, 0] <= options.threshold).mean(1),
+            "bypassed": (gap[:, -1] <= options.threshold).mean(1),
+            "gap": gap[:, 0].mean(1),
+        }
+        for gap in gaps
+    )
+    told = {name: dict(zip(("value", "lo", "hi"), mean_over_seeds(mine[name] - theirs[name]))) for name in mine}
+    return {name: {**one, "direction": direction(one["lo"], one["hi"])} for name, one in told.items()}
 
 
 def table(told: dict[str, Any]) -> str:
@@ -89,18 +111,32 @@ def against_table(told: dict[str, Any]) -> str:
     return markdown(["arm", "of the curve", "to real", "to adversarial", "difference", "effect size", "AUROC"], rows)
 
 
+def differences_table(told: dict[str, Any]) -> str:
+    """Rows: trained arms held against the reference, paired by seed."""
+    rows = [
+        [
+            pair.replace("-vs-", " less "),
+            *(f"{points(one[name])} {one[name]['direction']}" for name in ("linear", "bypassed")),
+            f"{_three(one['gap'])} {one['gap']['direction']}",
+        ]
+        for pair, one in told["differences"].items()
+    ]
+    header = ["connected", "straight, points", f"after {told['rounds']} rounds, points", "mean gap of straight paths"]
+    return markdown(header, rows)
+
+
 def _three(interval: dict[str, float]) -> str:
     return f"{interval['value']:.3g} [{interval['lo']:.3g}, {interval['hi']:.3g}]"
 
 
 def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) -> Figure:
-    """Rows arms: share of connected pairs against the threshold; loss along the paths; A, B, B', C of the highest barrier."""
+    """Rows arms: connected pairs against the threshold; loss along the paths; A, B, B', C, B' - B of the widest gap."""
     if not found:
         drawn = plt.figure(figsize=(5, 1))
         drawn.text(0.5, 0.5, f"The recipe of {data} does not measure connectivity.", ha="center", va="center")
         return drawn
-    drawn = plt.figure(figsize=(14, 3.2 * len(found)), layout="constrained")
-    grid = drawn.add_gridspec(len(found), 7, width_ratios=[3, 3, 3, 1, 1, 1, 1])
+    drawn = plt.figure(figsize=(15, 3.2 * len(found)), layout="constrained")
+    grid = drawn.add_gridspec(len(found), 8, width_ratios=[3, 3, 3, 1, 1, 1, 1, 1])
     for i, (arm, one) in enumerate(found.items()):
         _percolation(drawn.add_subplot(grid[i, 0]), arm, told["arms"][arm], told["rounds"])
         _curves(drawn.add_subplot(grid[i, 1]), one["arrays"])
@@ -115,8 +151,18 @@ def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) ->
             axis.imshow(shown.squeeze(), cmap="gray_r" if shown.shape[2] == 1 else None, vmin=0, vmax=1)
             axis.set_title(title, fontsize=9)
             axis.axis("off")
+        _change(drawn.add_subplot(grid[i, 7]), *one["arrays"]["images"][1:3])
     drawn.suptitle(f"{data}: loss along paths between inputs of a class", fontsize=11)
     return drawn
+
+
+def _change(axis, before: np.ndarray, after: np.ndarray) -> None:
+    """What the bypass changed, mean over channels, scaled up to the full range: red up, blue down."""
+    change = (after - before).mean(0)
+    most = float(np.abs(change).max())
+    axis.imshow(change / most if most else change, cmap="bwr", vmin=-1, vmax=1)
+    axis.set_title(f"B' - B, x {1 / most:.3g}" if most else "B' = B", fontsize=9)
+    axis.axis("off")
 
 
 def _percolation(axis, arm: str, numbers: dict[str, Any], rounds: int) -> None:

@@ -26,6 +26,7 @@ def _of_data(data: str, tree: dict[str, Any]) -> list[list[str]]:
         *_hierarchy(data, tree),
         *_reclassifiers(data, tree),
         *_paths(data, tree),
+        *_detection(data, tree),
     ]
 
 
@@ -138,6 +139,24 @@ def _paths(data: str, tree: dict[str, Any]) -> list[list[str]]:
             measured = f"{arm}: gap of the straight path, adversarial less real end of equal loss"
             told_so = f"{_three(change, '+.3f')} **{change['verdict']}**"
             rows.append(["Barriers to adversarial images are higher", CONNECTIVITY, data, measured, told_so, ""])
+    for state, rise in (tree.get("percolation") or {}).get("rise", {}).items():
+        smallest, *_, largest = tree["percolation"]["sizes"]
+        measured = f"{state}: share joined by straight paths at {largest} x {largest}, less at {smallest} x {smallest}, points"
+        told_so = f"{points(rise['0'])} **{rise['0']['verdict']}**"
+        rows.append(["Connection comes with high input dimension", CONNECTIVITY, data, measured, told_so, ""])
+    return rows
+
+
+def _detection(data: str, tree: dict[str, Any]) -> list[list[str]]:
+    told, rows = tree.get("detection") or {}, []
+    titles = {
+        "barrier-beyond-loss": "The barrier detects adversarial examples beyond what the loss itself tells",
+        "fitted-beyond-loss": "Loss curves, fitted, detect adversarial examples beyond what the loss itself tells",
+    }
+    for arm, numbers in told.get("arms", {}).items():
+        for key, change in numbers["claims"].items():
+            measured = f"{arm}: mean AUROC over unseen attacks, less that of the image's own loss"
+            rows.append([titles[key], CONNECTIVITY, data, measured, _told(change, _three(change, "+.3f")), ""])
     return rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isorobust import artifacts
-from isorobust.compare import connectivity, plots, reclassifiers, tables
+from isorobust.compare import connectivity, detection, percolation, plots, reclassifiers, tables
 from isorobust.compare.analysis import add_reclassifiers, compare, summary
 from isorobust.compare.report import report
 from isorobust.compare.results import ArmResults, read, read_reclassifiers, read_sweeps
@@ -18,6 +18,7 @@ from isorobust.objectives.settings import twin_of
 # The figures that are committed, because the README shows them.
 ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE = "robust-accuracy.png", "complementarity.png", "geometry.png"
 RECLASSIFIER_FIGURE, CONNECTIVITY_FIGURE = "reclassifier.png", "connectivity.png"
+DETECTION_FIGURE, PERCOLATION_FIGURE = "detection.png", "percolation.png"
 
 
 def publish(
@@ -51,7 +52,8 @@ def publish(
     add_reclassifiers(tree, results, plugged, settings)
     tree["reclassifiers"] = reclassifiers.read(results_dir, plugged)
     files[metrics_dir / RECLASSIFIER_FIGURE] = png(reclassifiers.figure(tree["reclassifiers"], data))
-    files |= _connectivity(tree, results_dir, metrics_dir, paths, data)
+    files |= _connectivity(tree, results_dir, metrics_dir, paths, settings.reference, data)
+    files |= _detection(tree, results_dir, metrics_dir, settings.reference, data)
     arms = list(arms)
     for part in ("train", "attack", "geometry"):
         for arm in arms if part == "geometry" else [*arms, *plug_ins]:
@@ -64,7 +66,11 @@ def publish(
     files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(tables.CSV_HEADER, tables.long_rows(tree))
     files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*tables.factorial_rows(tree))
     files[metrics_dir / "report.md"] = report(
-        tree, [ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE, CONNECTIVITY_FIGURE]
+        tree,
+        [
+            *(ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE),
+            *(CONNECTIVITY_FIGURE, PERCOLATION_FIGURE, DETECTION_FIGURE),
+        ],
     ).encode()
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
     for path, content in files.items():
@@ -73,16 +79,33 @@ def publish(
 
 
 def _connectivity(
-    tree: dict[str, Any], results_dir: Path, metrics_dir: Path, paths: ConnectivitySettings | None, data: str
+    tree: dict[str, Any],
+    results_dir: Path,
+    metrics_dir: Path,
+    paths: ConnectivitySettings | None,
+    reference: str,
+    data: str,
 ) -> dict[Path, bytes]:
     """Puts the numbers on paths into the tree; gives the files."""
     found = {} if paths is None else connectivity.read(results_dir, paths.arms)
-    tree["connectivity"] = connectivity.tree(found, paths) if found else {}
+    tree["connectivity"] = connectivity.tree(found, paths, reference) if found else {}
+    sizes = results_dir / "percolation.json"
+    tree["percolation"] = percolation.tree(artifacts.read_json(sizes), tree["connectivity"].get("threshold", ""))
     files = {
         metrics_dir / "connectivity" / f"{arm}.json": (results_dir / "connectivity" / f"{arm}.json").read_bytes()
         for arm in MEASURED
     }
+    files[metrics_dir / "percolation.json"] = sizes.read_bytes()
+    files[metrics_dir / PERCOLATION_FIGURE] = png(percolation.figure(tree["percolation"], data))
     return {**files, metrics_dir / CONNECTIVITY_FIGURE: png(connectivity.figure(found, tree["connectivity"], data))}
+
+
+def _detection(tree: dict[str, Any], results_dir: Path, metrics_dir: Path, reference: str, data: str) -> dict[Path, bytes]:
+    """Puts the numbers on detection into the tree; gives the files."""
+    found = detection.read(results_dir, MEASURED)
+    tree["detection"] = detection.tree(found, reference) if found else {}
+    files = {metrics_dir / "detect" / f"{arm}.json": (results_dir / "detect" / f"{arm}.json").read_bytes() for arm in MEASURED}
+    return {**files, metrics_dir / DETECTION_FIGURE: png(detection.figure(found, data))}
 
 
 def _figures(results: list[ArmResults], tree: dict[str, Any], folder: Path) -> dict[Path, bytes]:

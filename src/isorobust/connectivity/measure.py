@@ -10,16 +10,15 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
+from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, between_classes, cross_entropy, match_loss, synthesise, within_classes
-from isorobust.connectivity.paths import Bypassed, barrier, bypass, path_losses
+from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
-from isorobust.networks.checkpoint import Checkpoint
-from isorobust.networks.settings import NetworkSettings
-from isorobust.networks.zoo import build
-from isorobust.params import check, eps_key
+from isorobust.params import eps_key
 from isorobust.progress import say
+from isorobust.ranking import contrasts
 from isorobust.runtime import derive_seed, generator
 from isorobust.statistics import mean_over_seeds, rate
 
@@ -43,16 +42,6 @@ class Against(NamedTuple):
     real: np.ndarray
     adversarial: np.ndarray
     matched: np.ndarray
-
-
-def networks(checkpoint: Checkpoint, seeds: int | None, trained: bool) -> list[tuple[int, nn.Module]]:
-    """(seed, model) of the first `seeds` seeds of an arm; if not `trained`, each with its first weights."""
-    chosen = checkpoint.seeds[:seeds]
-    if trained:
-        return [(seed, checkpoint.network(seed)) for seed in chosen]
-    options = check(NetworkSettings, checkpoint.spec["network"], f"{checkpoint.path}: network")
-    shape, classes = tuple(checkpoint.spec["shape"]), checkpoint.spec["classes"]
-    return [(seed, build(options, shape, classes, derive_seed(seed, "weights")).eval()) for seed in chosen]
 
 
 def measure(
@@ -84,7 +73,7 @@ def measure(
             **{name: _over_seeds(getattr(found, name).double().mean(1).numpy()) for name in ("height", "gap", "position")},
         }
     if trained:
-        numbers["component"] = _over_seeds(np.stack([one.component for one in seen]).mean(1))
+        numbers["component"] = _over_seeds(np.array([one.component.mean() for one in seen]))
         numbers["against"], more = _against([one.against for one in seen])
         arrays |= more
     if seen[0].images is not None:
@@ -110,16 +99,9 @@ def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySetting
     shown = _shown(kinds[first], straight[first], paths[first])
     if not trained:
         return Seen(paths, straight, images=shown)
-    right = _right(model, images, labels)
+    right = recognised(model, images, labels)
     component = _components(model, images, labels, right, options)
     return Seen(paths, straight, component, _matched_pairs(model, images, labels, right, options, stream), shown)
-
-
-@torch.no_grad()
-def _right(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
-    """Positions of the images that the model gets right."""
-    guess = torch.cat([model(part).argmax(1) for part in images.split(1000)])
-    return (guess == labels).nonzero().flatten().cpu().numpy()
 
 
 def _pairs(model, seed: int, images: Tensor, labels: Tensor, options, stream, trained: bool) -> dict[str, Pairs]:
@@ -129,11 +111,11 @@ def _pairs(model, seed: int, images: Tensor, labels: Tensor, options, stream, tr
     half, kinds = options.pairs, {}
     kinds["synthetic"] = Pairs(made[:half], made[half:], wanted[:half], wanted[half:])
     if not trained:
-        other = (wanted[half:] + 1) % classes
+        other = (wanted[half:] + 1) % min(classes, half)  # the classes of fewer pairs than classes are the first
         order = torch.cat([(wanted[half:] == k).nonzero().flatten()[:1] for k in other])
         kinds["between-classes"] = Pairs(made[:half], made[half:][order], wanted[:half], wanted[half:][order])
         return kinds
-    right = _right(model, images, labels)
+    right = recognised(model, images, labels)
     known = labels.cpu().numpy()[right]
     if not len(known) or np.bincount(known).max() < 2:
         raise UserError(f"connectivity: seed {seed} gets no two test images of a class right; allowed: a trained network")
@@ -181,9 +163,9 @@ def _straight(model: nn.Module, pairs: Pairs, options: ConnectivitySettings) -> 
 
 
 def _shown(pairs: Pairs, straight: np.ndarray, found: Bypassed) -> np.ndarray:
-    """A, the highest point B of the straight path, the point B' that the bypass leads over, C, of the highest barrier."""
-    height, _, position = barrier(torch.from_numpy(straight))
-    worst = int(height.argmax())
+    """A, highest point B of the straight path, point B' that the bypass leads over, C, of the pair with the widest gap."""
+    _, gap, position = barrier(torch.from_numpy(straight))
+    worst = int(gap.argmax())
     top = torch.lerp(pairs.a[worst], pairs.c[worst], float(position[worst]))
     mine = (found.path.pair == worst).nonzero().flatten()
     over = found.path.end[mine[len(mine) // 2 - 1]] if len(mine) > 1 else top
@@ -219,49 +201,16 @@ def _matched_pairs(model, images: Tensor, labels: Tensor, right: np.ndarray, opt
     return Against(*(x.cpu().numpy() for x in (*curves, matched)))
 
 
-def curve_features(losses: np.ndarray) -> dict[str, np.ndarray]:
-    """Of losses `[P, T]` along paths, each `[P]`: height and gap of the barrier, its position, local maxima inside, mean, end."""
-    found = barrier(torch.from_numpy(losses))
-    inside = (losses[:, 1:-1] > losses[:, :-2]) & (losses[:, 1:-1] >= losses[:, 2:])
-    return {
-        "height": found.height.numpy(),
-        "gap": found.gap.numpy(),
-        "position": found.position.numpy(),
-        "maxima": inside.sum(1).astype(float),
-        "area": losses.mean(1),
-        "endpoint-loss": losses[:, -1],
-    }
-
-
-def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
-    """Chance that a positive scores above a negative, ties half: the area under the ROC curve."""
-    both = np.concatenate([negative, positive])
-    _, which, count = np.unique(both, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(count) - (count - 1) / 2)[which]
-    wins = ranks[len(negative) :].sum() - len(positive) * (len(positive) + 1) / 2
-    return float(wins / (len(negative) * len(positive)))
+def _features(losses: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in curve_features(torch.from_numpy(losses).double()).items()}
 
 
 def _against(seeds: list[Against]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Adversarial less real, over the matched pairs of every seed: mean features, differences, AUROC of each feature."""
-    features: dict[str, dict[str, list[float]]] = {}
-    for one in seeds:
-        kept = one.matched
-        if kept.sum() < 2:
-            continue
-        real, adversarial = (curve_features(curves[kept]) for curves in (one.real, one.adversarial))
-        for name in real:
-            row = features.setdefault(name, {"real": [], "adversarial": [], "difference": [], "effect": [], "auroc": []})
-            spread = np.sqrt((real[name].var(ddof=1) + adversarial[name].var(ddof=1)) / 2)
-            change = adversarial[name].mean() - real[name].mean()
-            row["real"].append(real[name].mean())
-            row["adversarial"].append(adversarial[name].mean())
-            row["difference"].append(change)
-            row["effect"].append(change / spread if spread > 0 else 0.0)  # Cohen's d
-            row["auroc"].append(auroc(real[name], adversarial[name]))
-    if not features:
+    kept = [(_features(one.real[one.matched]), _features(one.adversarial[one.matched])) for one in seeds if one.matched.sum() > 1]
+    if not kept:
         say("connectivity: no adversarial image reached the loss of its real partner; its comparison is left out")
-    told = {name: {key: _over_seeds(np.array(values)) for key, values in row.items()} for name, row in features.items()}
+    told = contrasts(kept)
     matched = rate(np.stack([one.matched for one in seeds])).as_dict()
     first = seeds[0]
     arrays = {"against/real": first.real, "against/adversarial": first.adversarial, "against/matched": first.matched}

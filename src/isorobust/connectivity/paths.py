@@ -43,6 +43,18 @@ def barrier(losses: Tensor) -> Barrier:
     return Barrier(height, height - ends, where / max(losses.shape[-1] - 1, 1))
 
 
+def curve_features(losses: Tensor) -> dict[str, Tensor]:
+    """Of losses `[..., T]` along paths, each `[...]`: the barrier's height, gap and position, local maxima inside, mean, end."""
+    found = barrier(losses)
+    inside = (losses[..., 1:-1] > losses[..., :-2]) & (losses[..., 1:-1] >= losses[..., 2:])
+    return {
+        **found._asdict(),
+        "maxima": inside.sum(-1).to(losses.dtype),
+        "area": losses.mean(-1),
+        "endpoint-loss": losses[..., -1],
+    }
+
+
 @torch.no_grad()
 def path_losses(loss: Loss, a: Tensor, c: Tensor, pair: Tensor, points: int = 250, batch: int = 10_000) -> Tensor:
     """Losses `[P, T]` along the linear paths from a to c `[P, ...]`, `batch` inputs at a time; `loss` is told `pair` `[P]`."""

@@ -44,7 +44,7 @@ class Matched(Settings):
 
 class ConnectivitySettings(Settings):
     arms: Annotated[list[str], Distinct]  # those that the recipe measures, of the stage's
-    pairs: Count  # of every kind, over all classes
+    pairs: Annotated[int, Field(ge=2)]  # of every kind, over all classes
     points: Annotated[int, Field(ge=2)]  # along a segment
     seeds: Count | None = None  # the first n; null: all
     thresholds: Annotated[list[Positive], Distinct]  # by how much the loss may rise above the higher end on a path that connects

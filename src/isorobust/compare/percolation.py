@@ -1,0 +1,92 @@
+"""The part of the comparison on connection by input dimension: tables and figure of what the stage `percolation` measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isorobust.claims import verdict
+from isorobust.compare.tables import markdown, percent, points
+from isorobust.drawing import Figure, plt
+
+KINDS = {"trained": "real", "untrained": "synthetic"}  # the pairs on which connection is judged
+
+
+def tree(numbers: dict[str, Any], threshold: str) -> dict[str, Any]:
+    """What compare.json holds; rise: connected at the largest size less at the smallest, straight and after every round."""
+    if numbers.get("skipped"):
+        return {}
+    rise = {
+        state: {done: {**one, "verdict": verdict(one["lo"], one["hi"])} for done, one in by_round.items()}
+        for state, by_round in numbers["rise"].items()
+    }
+    return {**numbers, "threshold": threshold, "rise": rise}
+
+
+def table(told: dict[str, Any]) -> str:
+    """Rows: sizes and states; share of pairs connected at the threshold, straight and after each round; then random networks."""
+    rows = []
+    for size, here in told["sizes"].items():
+        for state, kind in KINDS.items():
+            accuracy = percent(here["accuracy"]) if state == "trained" else ""
+            rows.append([f"{size} x {size}", str(here["dimension"]), state, accuracy, *_shares(here[state], kind, told)])
+    for name, kinds in told["random"].items():
+        rows.append(["full", "", f"untrained {name}", "", *_shares(kinds, "synthetic", told)])
+    done = list(next(iter(told["rise"].values())))
+    rounds = [f"after {k} round{'s' if k != '1' else ''}" for k in done[1:]]
+    header = ["size", "dimensions", "network", "accuracy", f"connected: rises by at most {told['threshold']}", *rounds]
+    return markdown([*header, "control: between classes"], rows)
+
+
+def _shares(kinds: dict[str, Any], kind: str, told: dict[str, Any]) -> list[str]:
+    by_round = kinds[kind]["connected"][told["threshold"]]
+    control = kinds["between-classes"]["connected"][told["threshold"]]
+    return [*map(percent, by_round.values()), percent(list(control.values())[-1])]
+
+
+def sentences(told: dict[str, Any]) -> str:
+    """Whether connection grows with the dimension."""
+    smallest, *_, largest = told["sizes"]
+    lines = []
+    for state, by_round in told["rise"].items():
+        one = by_round["0"]
+        what = f"straight paths of {state} networks connect more {KINDS[state]} pairs at {largest} x {largest} than at {smallest}"
+        lines.append(f"- {what} x {smallest}: **{one['verdict']}** ({points(one)} points).")
+    return "\n".join(lines)
+
+
+def figure(told: dict[str, Any], data: str) -> Figure:
+    """Share of connected pairs against the threshold, a line per size: columns trained and not, rows straight and bypassed."""
+    if not told:
+        drawn = plt.figure(figsize=(5, 1))
+        drawn.text(0.5, 0.5, f"The recipe of {data} does not measure percolation.", ha="center", va="center")
+        return drawn
+    rounds = list(next(iter(told["rise"].values())))
+    chosen = [rounds[0], rounds[-1]] if len(rounds) > 1 else rounds
+    drawn, axes = plt.subplots(
+        len(chosen), 2, figsize=(9, 3 * len(chosen)), squeeze=False, sharex=True, sharey=True, layout="constrained"
+    )
+    for row, done in zip(axes, chosen):
+        for axis, (state, kind) in zip(row, KINDS.items()):
+            for i, (size, here) in enumerate(told["sizes"].items()):
+                _line(axis, here[state][kind], done, f"C{i}", f"{size} x {size}", "-")
+                _line(axis, here[state]["between-classes"], done, f"C{i}", None, ":")
+            if state == "untrained":
+                for i, (name, kinds) in enumerate(told["random"].items(), start=len(told["sizes"])):
+                    _line(axis, kinds[kind], done, f"C{i}", name, "--")
+            how = "straight" if done == "0" else f"after {done} rounds"
+            axis.set_title(f"{state}, {kind} pairs, {how}", fontsize=9)
+            axis.set(xscale="log", ylim=(-0.02, 1.02))
+            axis.legend(frameon=False, fontsize=7, loc="center right")
+    for axis in axes[-1]:
+        axis.set_xlabel("allowed rise of cross-entropy")
+    for row in axes:
+        row[0].set_ylabel("share connected")
+    drawn.suptitle(f"{data}: connection by input size (dotted: between classes)", fontsize=11)
+    return drawn
+
+
+def _line(axis, kind: dict[str, Any], done: str, color: str, label: str | None, style: str) -> None:
+    thresholds = [float(key) for key in kind["connected"]]
+    values, lows, highs = ([share[done][k] for share in kind["connected"].values()] for k in ("value", "lo", "hi"))
+    axis.plot(thresholds, values, style, color=color, label=label, linewidth=1.2)
+    axis.fill_between(thresholds, lows, highs, color=color, alpha=0.1, linewidth=0)

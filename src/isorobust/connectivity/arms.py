@@ -1,0 +1,35 @@
+"""The networks of an arm, trained or as they were before training."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.settings import NetworkSettings
+from isorobust.networks.zoo import build
+from isorobust.params import check
+from isorobust.runtime import derive_seed
+
+
+def networks(checkpoint: Checkpoint, seeds: int | None, trained: bool) -> list[tuple[int, nn.Module]]:
+    """(seed, model) of the first `seeds` seeds of an arm; if not `trained`, each with its first weights."""
+    chosen = checkpoint.seeds[:seeds]
+    if trained:
+        return [(seed, checkpoint.network(seed)) for seed in chosen]
+    options = check(NetworkSettings, checkpoint.spec["network"], f"{checkpoint.path}: network")
+    shape, classes = tuple(checkpoint.spec["shape"]), checkpoint.spec["classes"]
+    return [(seed, build(options, shape, classes, derive_seed(seed, "weights")).eval()) for seed in chosen]
+
+
+@torch.no_grad()
+def recognised(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
+    """Positions of the images that the model gets right."""
+    return (predicted(model, images) == labels).nonzero().flatten().cpu().numpy()
+
+
+@torch.no_grad()
+def predicted(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+    """Classes `[N]`."""
+    return torch.cat([model(part).argmax(1) for part in images.split(batch)])

@@ -1,0 +1,1 @@
+"""Telling adversarial inputs by the loss along paths to them, and how far that carries."""

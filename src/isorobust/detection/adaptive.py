@@ -1,0 +1,83 @@
+"""Attacks on network and detector at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from isorobust.detection.detector import BarrierDetector, class_losses, features
+
+Score = Callable[[Tensor, Tensor], Tensor]  # inputs [N, ...] and their classes [N] to scores [N], with gradients
+
+
+def barrier_score(detector: BarrierDetector) -> Score:
+    """The detector's score `barrier`. Only the highest point of each path carries a gradient, so only that is differentiated."""
+
+    def score(x: Tensor, classes: Tensor) -> Tensor:
+        top = detector.curves(x.detach(), classes).argmax(2) / (detector.points - 1)  # [N, m]
+        start = detector.references[classes]
+        inputs = torch.lerp(start, x.unsqueeze(1).expand_as(start), top.to(x).view(*top.shape, 1, 1, 1))
+        losses = class_losses(detector.model, inputs.flatten(0, 1), classes.repeat_interleave(top.shape[1]))
+        return losses.view(top.shape).mean(1)
+
+    return score
+
+
+def fitted_score(detector: BarrierDetector) -> Score:
+    """The detector's score `fitted`; position and number of maxima, which are steps, carry no gradient."""
+
+    def score(x: Tensor, classes: Tensor) -> Tensor:
+        weights, offset = detector.linear(x.device)
+        return features(detector.differentiable_curves(x, classes)) @ weights + offset
+
+    return score
+
+
+def adaptive(
+    detector: BarrierDetector,
+    score: Score,
+    images: Tensor,
+    labels: Tensor,
+    start: Tensor,
+    eps: float,
+    steps: int,
+    batch: int = 10_000,
+) -> Tensor:
+    """Images `[N, C, H, W]` in [0, 1] within L-infinity `eps` that fool the model with as low a score as was found.
+
+    `start` `[N, C, H, W]`: images of another attack in the same ball. Each keeps to the class that it has
+    there, or to its most likely wrong one where that attack failed. A step goes down the loss of that class while the
+    model is not fooled and down the score once it is (Bryniarski et al., arXiv 2106.15023, call this selective
+    descent), by 2.5 eps / steps in the sign's direction, a quarter of that in the second half. No image
+    scores above the one it started from.
+    """
+    per_batch = max(1, batch // (detector.references.shape[1] * detector.points))
+    parts = zip(images.split(per_batch), labels.split(per_batch), start.split(per_batch))
+    return torch.cat([_adaptive(detector, score, *part, eps, steps) for part in parts])
+
+
+def _adaptive(
+    detector: BarrierDetector, score: Score, images: Tensor, labels: Tensor, start: Tensor, eps: float, steps: int
+) -> Tensor:
+    with torch.no_grad():
+        target = detector.model(start).scatter(1, labels[:, None], -torch.inf).argmax(1)
+    best, lowest = images.clone(), torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
+    x = start.clone()
+    for step in range(steps + 1):
+        x.requires_grad_()
+        scores = score(x, target)
+        losses = class_losses(detector.model, x, target)
+        with torch.no_grad():
+            fooled = detector.model(x).argmax(1) == target
+        better = fooled & (scores.detach() < lowest)
+        best[better], lowest[better] = x.detach()[better], scores.detach()[better].double()
+        if step == steps:
+            break
+        (gradient,) = torch.autograd.grad(torch.where(fooled, scores, losses).sum(), x)
+        size = 2.5 * eps / steps * (1 if 2 * step < steps else 0.25)
+        with torch.no_grad():
+            moved = x - size * gradient.sign()
+            x = torch.minimum(torch.maximum(moved, images - eps), images + eps).clamp(0, 1)
+    return best

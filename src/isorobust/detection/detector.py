@@ -1,0 +1,127 @@
+"""A detector of adversarial inputs by the loss along paths from training images to them.
+
+Source: Vrabel, Shem-Ur, Oz, Krueger, "Input space mode connectivity in deep neural networks",
+arXiv 2409.05800. The scores that ignore the path, and what the fitted ones are made of, are our choice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from isorobust.connectivity.paths import curve_features, linear_path
+from isorobust.detection.scores import FPR, SCORES
+
+FEATURES = ("height", "gap", "position", "maxima", "area")
+LOGARITHMIC = ("height", "gap", "area")
+FLOOR = 1e-6  # under the logarithm; losses of confident networks reach 0
+
+
+class Seen(NamedTuple):
+    """What scores are made of: per input the predicted class, its loss and probability `[N]`, features of the curves `[N, 5]`.
+
+    barrier `[N]`: the height, averaged over references before any logarithm.
+    """
+
+    classes: np.ndarray
+    loss: np.ndarray
+    softmax: np.ndarray
+    barrier: np.ndarray
+    features: np.ndarray
+
+
+def class_losses(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy `[N]` in float64, because in float32 that of a confident network is exactly 0."""
+    return F.cross_entropy(model(x).double(), classes, reduction="none")
+
+
+class BarrierDetector:
+    """Scores inputs by the loss of the class that `model` gives them, along straight paths from images of that class.
+
+    `model`: pixels `[N, C, H, W]` to logits `[N, K]`, in eval mode; `references` `[K, m, C, H, W]`: m
+    images of each class. Higher scores speak for an adversarial input:
+
+    - `barrier`: the highest loss along a path, averaged over references;
+    - `fitted`: log-odds of a logistic regression on height, gap, position of the barrier, number of local
+      maxima and mean loss, averaged over references;
+    - `endpoint-loss`, `max-softmax`, `fitted-loss`: the same input's own loss, 1 - its probability, and a
+      logistic regression on its loss. They know nothing of any path.
+    """
+
+    def __init__(self, model: nn.Module, references: Tensor, points: int = 20):
+        self.model, self.references, self.points = model, references, points
+        self.fitted = self.fitted_loss = None
+        self.thresholds: dict[str, float] = {}
+
+    @torch.no_grad()
+    def curves(self, x: Tensor, classes: Tensor) -> Tensor:
+        """Losses `[N, m, T]` of `classes` along the paths from that class's references to x."""
+        return self.differentiable_curves(x, classes)
+
+    def differentiable_curves(self, x: Tensor, classes: Tensor) -> Tensor:
+        start = self.references[classes]  # [N, m, C, H, W]
+        count, m = start.shape[:2]
+        ends = x.unsqueeze(1).expand_as(start)
+        inputs = linear_path(start.flatten(0, 1), ends.flatten(0, 1), self.points).flatten(0, 1)
+        wanted = classes.repeat_interleave(m * self.points)
+        return class_losses(self.model, inputs, wanted).view(count, m, self.points)
+
+    @torch.no_grad()
+    def see(self, x: Tensor, batch: int = 10_000) -> Seen:
+        """Everything the scores need of inputs `[N, C, H, W]`, about `batch` points of paths at a time."""
+        per_batch = max(1, batch // (self.references.shape[1] * self.points))
+        parts = []
+        for some in x.split(per_batch):
+            logits = self.model(some)
+            classes = logits.argmax(1)
+            curves = self.curves(some, classes)
+            loss = F.cross_entropy(logits.double(), classes, reduction="none")
+            softmax = logits.softmax(1).amax(1).double()
+            parts.append((classes, loss, softmax, curves.amax(2).mean(1), features(curves)))
+        return Seen(*(torch.cat(column).cpu().numpy() for column in zip(*parts)))
+
+    def fit(self, clean: Seen, adversarial: Seen) -> None:
+        """Fit the two logistic regressions. Errors: ValueError without an input on either side."""
+        if not len(clean.loss) or not len(adversarial.loss):
+            raise ValueError(f"fitting needs both kinds, found {len(clean.loss)} clean and {len(adversarial.loss)} adversarial")
+        truth = np.repeat([0, 1], [len(clean.loss), len(adversarial.loss)])
+        # Balanced, because how many images fool a network is no property of the detector.
+        curves, losses = (make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced")) for _ in range(2))
+        self.fitted = curves.fit(np.concatenate([clean.features, adversarial.features]), truth)
+        self.fitted_loss = losses.fit(np.concatenate([_log(clean.loss), _log(adversarial.loss)])[:, None], truth)
+
+    def scores(self, seen: Seen) -> dict[str, np.ndarray]:
+        """Score -> `[N]`, without the fitted ones before `fit`."""
+        found = {"barrier": seen.barrier, "endpoint-loss": seen.loss, "max-softmax": 1 - seen.softmax}
+        if self.fitted is not None:
+            found["fitted"] = self.fitted.decision_function(seen.features)
+            found["fitted-loss"] = self.fitted_loss.decision_function(_log(seen.loss)[:, None])
+        return {name: found[name] for name in SCORES if name in found}
+
+    def set_thresholds(self, clean: Seen) -> None:
+        """Thresholds that 5 % of these clean inputs exceed."""
+        self.thresholds = {name: float(np.quantile(values, 1 - FPR)) for name, values in self.scores(clean).items()}
+
+    def linear(self, device: torch.device | str) -> tuple[Tensor, float]:
+        """(weights `[5]` of the features, offset) of the fitted score, standardisation included, for gradients."""
+        scaler, model = self.fitted[0], self.fitted[1]
+        weights = model.coef_[0] / scaler.scale_
+        return torch.from_numpy(weights).to(device), float(model.intercept_[0] - weights @ scaler.mean_)
+
+
+def features(curves: Tensor) -> Tensor:
+    """`[N, 5]` of losses `[N, m, T]`: FEATURES, the losses' logarithms, averaged over the references."""
+    found = curve_features(curves)
+    columns = [(found[name] + FLOOR).log() if name in LOGARITHMIC else found[name] for name in FEATURES]
+    return torch.stack([column.double().mean(1) for column in columns], dim=1)
+
+
+def _log(loss: np.ndarray) -> np.ndarray:
+    return np.log(loss + FLOOR)

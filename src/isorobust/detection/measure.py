@@ -1,0 +1,146 @@
+"""How well the detector tells adversarial images of one arm's networks."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from isorobust.connectivity.arms import predicted
+from isorobust.data.splits import Split
+from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
+from isorobust.detection.inputs import attacked, for_fitting, references
+from isorobust.detection.scores import ADAPTIVE, UNSEEN, auroc_values
+from isorobust.detection.settings import DetectionSettings
+from isorobust.errors import UserError, found
+from isorobust.progress import progress, say
+from isorobust.ranking import contrasts, share_by_image
+from isorobust.runtime import derive_seed
+from isorobust.statistics import mean, rate
+
+
+class Verdicts(NamedTuple):
+    """One seed on N test images: which it gets right; per attack which fooled it; scores of `clean` and of each attack.
+
+    What an attack was not tried on has fooled false and scores of NaN. features: of the curves, `[n, 5]`, of the clean
+    images that count and per attack of those that fooled.
+    """
+
+    right: np.ndarray
+    fooled: dict[str, np.ndarray]
+    scores: dict[str, dict[str, np.ndarray]]
+    thresholds: dict[str, float]
+    features: dict[str, np.ndarray]
+
+
+def measure(
+    models: list[tuple[int, nn.Module]],
+    train: Split,
+    val: Split,
+    test: Split,
+    options: DetectionSettings,
+    device: torch.device,
+    trained: bool,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """(numbers, arrays) of the models (seed, network) of one arm; docs/results.md lists both.
+
+    An untrained network gives no image its class, so it is asked about the class that it gives the clean
+    image. Errors: UserError where images are too few.
+    """
+    if options.images > len(test.labels):
+        raise found("detection.images", options.images, f"at most {len(test.labels)} (the test images)")
+    if options.fitting.images + options.references * (int(train.labels.max()) + 1) > len(train.labels):
+        allowed = f"at most the {len(train.labels)} training images less the references"
+        raise found("detection.fitting.images", options.fitting.images, allowed)
+    splits = train, val, test.first(options.images)
+    with progress(len(models) * (len(UNSEEN) + len(ADAPTIVE)), "detect", "attack") as bar:
+        seen = [_look(model.to(device).eval(), seed, splits, options, device, trained, bar) for seed, model in models]
+    return summarise([seed for seed, _ in models], seen)
+
+
+def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, device: torch.device, trained: bool, bar) -> Verdicts:
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    classes = int(splits[0].labels.max()) + 1
+    (train, train_y), (val, val_y), (test, test_y) = (_tensors(split, model, device, trained) for split in splits)
+    stream = np.random.default_rng(derive_seed(seed, "references"))
+    place = references(model, train, train_y, classes, options.references, stream).to(device)
+    detector = BarrierDetector(model, train[place], options.points)
+    rest = torch.ones(len(train), dtype=torch.bool, device=device)
+    rest[place.flatten()] = False
+    train, train_y = train[rest][: options.fitting.images], train_y[rest][: options.fitting.images]
+    train, train_y = _right(model, train, train_y)
+    fooling = for_fitting(model, train, train_y, classes, options.fitting.eps, seed)
+    if not len(fooling):
+        eps = ", ".join(map(str, options.fitting.eps))
+        raise UserError(f"detection.fitting.eps: found {eps}, at which no image fools seed {seed}; allowed: larger radii")
+    detector.fit(detector.see(train), detector.see(fooling))
+    detector.set_thresholds(detector.see(_right(model, val, val_y)[0]))
+    return _judge(detector, test, test_y, options, seed, bar)
+
+
+def _tensors(split: Split, model: nn.Module, device: torch.device, trained: bool) -> tuple[Tensor, Tensor]:
+    images = torch.from_numpy(split.images).to(device).float().div_(255)
+    return images, torch.from_numpy(split.labels).to(device) if trained else predicted(model, images)
+
+
+def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    kept = predicted(model, images) == labels
+    return images[kept], labels[kept]
+
+
+def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, options, seed: int, bar) -> Verdicts:
+    clean = detector.see(images)
+    right = clean.classes == labels.cpu().numpy()
+    fooled, scores, features = {}, {"clean": detector.scores(clean)}, {"clean": clean.features[right]}
+    for attack, made in attacked(detector, images, labels, options, seed):
+        there: Seen = detector.see(made)
+        count = len(made)
+        fooled[attack] = np.zeros(len(images), dtype=bool)
+        fooled[attack][:count] = right[:count] & (there.classes != labels[:count].cpu().numpy())
+        scores[attack] = {name: _padded(values, len(images)) for name, values in detector.scores(there).items()}
+        features[attack] = there.features[fooled[attack][:count]]
+        bar.update()
+    return Verdicts(right, fooled, scores, detector.thresholds, features)
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(values.astype(float), (0, length - len(values)), constant_values=np.nan)
+
+
+def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The numbers and arrays of all seeds of an arm."""
+    right = np.stack([one.right for one in seen])
+    arrays: dict[str, np.ndarray] = {"seeds": np.array(seeds), "right": right}
+    names = list(seen[0].scores["clean"])
+    numbers: dict[str, Any] = {"seeds": len(seeds), "images": right.shape[1], "fpr": {}, "fooled": {}}
+    numbers |= {"auroc": {}, "tpr_at_5fpr": {}, "curves": {}}
+    for name in names:
+        arrays[f"threshold/{name}"] = limits = np.array([one.thresholds[name] for one in seen])
+        arrays[f"score/clean/{name}"] = clean = np.stack([one.scores["clean"][name] for one in seen])
+        numbers["fpr"][name] = _shares(clean > limits[:, None], right).as_dict()
+    for attack in seen[0].fooled:
+        arrays[f"fooled/{attack}"] = fooled = np.stack([one.fooled[attack] for one in seen])
+        tried = ~np.isnan(seen[0].scores[attack][names[0]])
+        numbers["fooled"][attack] = rate(fooled[:, tried]).as_dict()
+        for name in names:
+            arrays[f"score/{attack}/{name}"] = np.stack([one.scores[attack][name] for one in seen])
+        if fooled.sum(1).min() < 2:
+            say(f"detect: {attack} fools a network on fewer than two images; its detection is left out")
+            continue
+        numbers["auroc"][attack], numbers["tpr_at_5fpr"][attack] = {}, {}
+        for name in names:
+            values = auroc_values(arrays, attack, name)
+            numbers["auroc"][attack][name] = mean(values, 0.0, 1.0, int(fooled.any(0).sum())).as_dict()
+            above = arrays[f"score/{attack}/{name}"] > arrays[f"threshold/{name}"][:, None]
+            numbers["tpr_at_5fpr"][attack][name] = _shares(above, fooled).as_dict()
+        pairs = [(one.features["clean"], one.features[attack]) for one in seen]
+        numbers["curves"][attack] = contrasts([tuple(dict(zip(FEATURES, part.T)) for part in pair) for pair in pairs])
+    return numbers, arrays
+
+
+def _shares(flags: np.ndarray, counted: np.ndarray):
+    values = np.stack([share_by_image(flag, count) for flag, count in zip(flags, counted)])
+    return mean(values, 0.0, 1.0, int(counted.any(0).sum()))

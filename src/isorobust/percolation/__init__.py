@@ -1,0 +1,1 @@
+"""Whether inputs of a class connect because input space has many dimensions."""

@@ -1,0 +1,100 @@
+"""How much of input space is connected, by its dimension: the recipe's network on images scaled down, trained and not.
+
+Source of the conjecture: Vrabel, Shem-Ur, Oz, Krueger, arXiv 2409.05800, section on percolation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from isorobust.connectivity.arms import predicted
+from isorobust.connectivity.measure import measure
+from isorobust.connectivity.settings import ConnectivitySettings
+from isorobust.data.splits import Split
+from isorobust.errors import found
+from isorobust.networks.settings import NetworkSettings
+from isorobust.networks.zoo import build
+from isorobust.objectives.settings import Arm, CrossEntropy
+from isorobust.percolation.settings import PercolationSettings
+from isorobust.runtime import derive_seed
+from isorobust.statistics import mean_over_seeds, rate
+from isorobust.training.fit import fit
+from isorobust.training.settings import TrainingSettings
+
+JUDGED = {"trained": "real", "untrained": "synthetic"}  # the pairs on which connection is judged
+
+
+def resized(split: Split, size: int) -> Split:
+    """Images `[N, C, size, size]`: each new pixel the mean of those it covers."""
+    small = F.adaptive_avg_pool2d(torch.from_numpy(split.images).float(), size)
+    return Split(small.round().to(torch.uint8).numpy(), split.labels)
+
+
+def percolation(
+    train: Split,
+    val: Split,
+    test: Split,
+    network: NetworkSettings,
+    training: TrainingSettings,
+    seeds: list[int],
+    options: PercolationSettings,
+    paths: ConnectivitySettings,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Numbers by size and of random networks; docs/results.md lists them. Errors: UserError for sizes above the data's own."""
+    height = train.images.shape[2]
+    for size in options.sizes:
+        if size > height:
+            raise found("percolation.sizes", size, f"at most {height} (the images' size)")
+    paths = paths.model_copy(update={"pairs": options.pairs, "seeds": None})
+    seeds = seeds[: options.seeds]
+    numbers: dict[str, Any] = {"seeds": len(seeds), "pairs": options.pairs, "sizes": {}}
+    shares: dict[str, list[np.ndarray]] = {}
+    for size in sorted(options.sizes):
+        small = [resized(split, size) for split in (train, val, test)]
+        here: dict[str, Any] = {"dimension": int(np.prod(small[0].images.shape[1:]))}
+        first = _networks(network, small[0], seeds)
+        fitted = fit(first, seeds, *small[:2], Arm(CrossEntropy(objective="cross-entropy")), training, device).load_into(first)
+        here["accuracy"] = _accuracy(fitted, small[2], device)
+        for state, models in (("trained", fitted), ("untrained", _networks(network, small[0], seeds))):
+            told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, trained=state == "trained")
+            here[state] = told["kinds"]
+            low = arrays[f"gaps/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
+            shares.setdefault(state, []).append(low.mean(2))
+        numbers["sizes"][str(size)] = here
+    numbers["rise"] = {
+        state: {str(done): _over_seeds((each[-1] - each[0])[:, done]) for done in range(each[0].shape[1])}
+        for state, each in shares.items()
+    }
+    numbers["random"] = {} if options.random is None else _random(test, options, paths, device)
+    return numbers
+
+
+def _networks(network: NetworkSettings, split: Split, seeds: list[int]) -> list[nn.Module]:
+    shape, classes = split.images.shape[1:], int(split.labels.max()) + 1
+    return [build(network, shape, classes, derive_seed(seed, "weights")).eval() for seed in seeds]
+
+
+def _accuracy(models: list[nn.Module], test: Split, device: torch.device) -> dict[str, float]:
+    images = torch.from_numpy(test.images).to(device).float().div_(255)
+    right = [predicted(model.to(device), images).cpu().numpy() == test.labels for model in models]
+    return rate(np.stack(right)).as_dict()
+
+
+def _random(test: Split, options: PercolationSettings, paths: ConnectivitySettings, device: torch.device) -> dict[str, Any]:
+    paths = paths.model_copy(update={"pairs": options.random.pairs})
+    seeds = list(range(options.random.seeds))
+    told = {}
+    for network in options.random.networks:
+        models = list(zip(seeds, _networks(network, test, seeds)))
+        told[network.name] = measure(models, test, paths, device, trained=False)[0]["kinds"]
+    return told
+
+
+def _over_seeds(values: np.ndarray) -> dict[str, float]:
+    return dict(zip(("value", "lo", "hi"), mean_over_seeds(values)))

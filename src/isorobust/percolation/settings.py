@@ -1,0 +1,27 @@
+"""The block `percolation` of a recipe; what it measures with stands in the block `connectivity`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from isorobust.networks.settings import NetworkSettings
+from isorobust.params import Distinct, Settings
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class Random(Settings):
+    """Networks with their first weights, at the data's own size."""
+
+    networks: list[NetworkSettings]
+    seeds: Count
+    pairs: Annotated[int, Field(ge=2)]
+
+
+class PercolationSettings(Settings):
+    sizes: Annotated[list[Annotated[int, Field(ge=2)]], Distinct, Field(min_length=2)]  # side lengths that images are scaled to
+    seeds: Count  # the first n
+    pairs: Annotated[int, Field(ge=2)]  # of every kind
+    random: Random | None = None

@@ -1,0 +1,58 @@
+"""Detect one arm's adversarial images by paths to them: `python -m stages.detect ARM MODEL DATA_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import skipped, tracking
+from isorobust.params import SKIP, Params
+from stages import base
+
+UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of MODEL, with their first weights
+
+
+class Settings(NamedTuple):
+    data: str
+    detection: object
+    device: str = "auto"
+    threads: int = 0
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    data = params.get("data", "name")
+    if params.get("recipes", data, "detection") == SKIP:
+        return Settings(data, SKIP)
+    from isorobust.detection.settings import DetectionSettings
+
+    block = params.block(DetectionSettings, "recipes", data, "detection")
+    return Settings(data, block, params.get("device"), params.block(int, "threads"))
+
+
+def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record | None:
+    settings = load(Params.read())
+    metrics, arrays = results / f"{arm}.json", results / f"{arm}.npz"
+    if settings.detection == SKIP or arm not in settings.detection.arms or skipped.is_skipped(model):
+        return skipped.write_measured(metrics, arrays)
+    from isorobust import artifacts
+    from isorobust.connectivity.arms import networks
+    from isorobust.data.splits import read_split
+    from isorobust.detection.measure import measure
+    from isorobust.networks.checkpoint import Checkpoint
+    from isorobust.runtime import describe, prepare
+
+    device = prepare(settings.device, settings.threads)
+    trained = arm != UNTRAINED
+    chosen = networks(Checkpoint.read(model), settings.detection.seeds, trained)
+    splits = (read_split(data / f"{name}.npz") for name in ("train", "val", "test"))
+    numbers, found = measure(chosen, *splits, settings.detection, device, trained)
+    artifacts.write_npz(arrays, found)
+    artifacts.write_json(metrics, numbers)
+    return tracking.Record("detect", arm, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    name, *paths = sys.argv[1:]
+    base.run("detect", name, lambda: detect(name, *map(Path, paths)))

@@ -1,0 +1,65 @@
+"""Measure connection by input dimension: `python -m stages.percolation DATA_DIR RESULT_DIR`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+from isorobust import artifacts, skipped, tracking
+from isorobust.params import SKIP, Params
+from stages import base
+
+
+class Settings(NamedTuple):
+    data: str
+    percolation: object
+    connectivity: object = None
+    network: object = None
+    training: object = None
+    seeds: object = None
+    device: str = "auto"
+    threads: int = 0
+
+
+def load(params: Params) -> Settings:
+    """All that this stage reads of params.yaml."""
+    data = params.get("data", "name")
+    if params.get("recipes", data, "percolation") == SKIP:
+        return Settings(data, SKIP)
+    from isorobust.connectivity.settings import ConnectivitySettings
+    from isorobust.networks.settings import NetworkSettings
+    from isorobust.percolation.settings import PercolationSettings
+    from isorobust.training.settings import Seeds, TrainingSettings
+
+    kinds = PercolationSettings, ConnectivitySettings, NetworkSettings, TrainingSettings, Seeds
+    names = "percolation", "connectivity", "network", "training", "seeds"
+    blocks = (params.block(kind, "recipes", data, name) for kind, name in zip(kinds, names))
+    return Settings(data, *blocks, params.get("device"), params.block(int, "threads"))
+
+
+def percolation(data: Path, results: Path) -> tracking.Record | None:
+    settings = load(Params.read())
+    metrics = results / "percolation.json"
+    if settings.percolation == SKIP:
+        return artifacts.write_json(metrics, skipped.MARK)
+    from isorobust.data.splits import read_split
+    from isorobust.percolation.measure import percolation
+    from isorobust.runtime import describe, prepare
+
+    device = prepare(settings.device, settings.threads)
+    numbers = percolation(
+        *(read_split(data / f"{name}.npz") for name in ("train", "val", "test")),
+        settings.network,
+        settings.training,
+        settings.seeds,
+        settings.percolation,
+        settings.connectivity,
+        device,
+    )
+    artifacts.write_json(metrics, numbers)
+    return tracking.Record("percolation", None, settings.data, metrics, facts=describe(device))
+
+
+if __name__ == "__main__":
+    base.run("percolation", None, lambda: percolation(*map(Path, sys.argv[1:])))

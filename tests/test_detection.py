@@ -1,0 +1,407 @@
+"""The detector against naive twins, planted results for its verdicts, and attacks with known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import NETWORKS
+
+import isorobust
+from isorobust.attacks.minimal import carlini_wagner, deep_fool
+from isorobust.compare import detection
+from isorobust.connectivity.paths import curve_features
+from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
+from isorobust.detection.detector import FLOOR, BarrierDetector, Seen, class_losses, features
+from isorobust.detection.inputs import attacked, references
+from isorobust.detection.measure import Verdicts, measure, summarise
+from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN
+from isorobust.detection.settings import DetectionSettings
+from isorobust.errors import UserError
+from isorobust.networks.zoo import build
+from isorobust.params import check
+from isorobust.ranking import auroc, auroc_by_image, contrasts, share_by_image
+from isorobust.statistics import mean
+
+SMALL = {
+    "arms": ["baseline"],
+    "references": 4,
+    "points": 9,
+    "images": 40,
+    "eps": 0.2,
+    "fitting": {"images": 150, "eps": [0.1, 0.2, 0.4]},
+    "attacks": {
+        "pgd": {"steps": 10},
+        "apgd-ce": {"steps": 10},
+        "square": {"queries": 50},
+        "fab": {"steps": 10},
+        "cw": {"images": 20, "weight": 5.0, "steps": 60, "learning_rate": 0.05},
+        "deepfool": {"images": 10, "steps": 20},
+        "matched": {"steps": 200, "learning_rate": 0.02, "distortion": 1.0, "tolerance": 0.3},
+    },
+    "adaptive": {"images": 20, "steps": 15},
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def options():
+    return check(DetectionSettings, SMALL, "detection")
+
+
+@pytest.fixture
+def detector(trained, splits):
+    images = torch.from_numpy(splits.train.images).float() / 255
+    place = references(trained, images, torch.from_numpy(splits.train.labels), 5, 4, np.random.default_rng(0))
+    return BarrierDetector(trained, images[place], points=9)
+
+
+# Ranking
+
+
+@pytest.mark.parametrize("ties", [False, True], ids=["distinct", "tied"])
+def test_auroc_equals_counting_pairs(rng, ties):
+    negative, positive = rng.normal(size=30), rng.normal(0.7, size=20)
+    if ties:
+        negative, positive = negative.round(), positive.round()
+    wins = np.mean([(p > q) + 0.5 * (p == q) for p in positive for q in negative])
+    assert auroc(negative, positive) == pytest.approx(wins)
+    assert auroc(np.zeros(4), np.ones(3)) == 1 and auroc(np.ones(4), np.ones(3)) == 0.5
+
+
+def test_values_by_image_average_to_the_auroc_of_those_that_count(rng):
+    negative, positive = rng.normal(size=50), rng.normal(1, size=50)
+    clean, fooled = rng.random(50) < 0.9, rng.random(50) < 0.4
+    positive[~fooled] = np.nan
+    values = auroc_by_image(negative, positive, clean, fooled)
+    assert values.mean() == pytest.approx(auroc(negative[clean], positive[fooled]))
+    assert np.isfinite(values).all() and len(set(values[~clean & ~fooled])) <= 1
+
+
+def test_their_variance_is_delongs_for_independent_samples(rng):
+    """Clean and attacked scores of different images: sum of both sides' variances over their counts."""
+    scores = np.concatenate([rng.normal(size=200), rng.normal(1, size=300)])
+    fooled = np.arange(500) >= 200
+    low, high = scores[~fooled], scores[fooled]
+    v10 = np.array([np.mean(x > low) for x in high])
+    v01 = np.array([np.mean(high > x) for x in low])
+    delong = v10.var(ddof=1) / 300 + v01.var(ddof=1) / 200
+    values = auroc_by_image(scores, scores, ~fooled, fooled)
+    assert values.var(ddof=1) / 500 == pytest.approx(delong, rel=0.01)
+
+
+def test_intervals_of_the_auroc_cover_it():
+    """Three seeds that share their images; the truth is the AUROC of two normals one apart."""
+    truth, covered = 0.5 * (1 + math.erf(1 / 2)), 0
+    for run in range(300):
+        stream = np.random.default_rng(run)
+        image, clean, fooled = stream.normal(size=(2, 80)), np.ones(80, bool), np.ones(80, bool)
+        rest = stream.normal(size=(3, 2, 80))
+        scores = (image + rest) / np.sqrt(2) + np.array([0, 1])[:, None]
+        values = np.stack([auroc_by_image(*pair, clean, fooled) for pair in scores])
+        interval = mean(values, 0, 1)
+        covered += interval.lo <= truth <= interval.hi
+    assert 0.91 <= covered / 300 <= 0.99
+
+
+def test_shares_by_image_average_to_the_share_of_the_counted(rng):
+    flags, counted = rng.random(40) < 0.3, rng.random(40) < 0.5
+    assert share_by_image(flags, counted).mean() == pytest.approx(flags[counted].mean())
+    assert share_by_image(flags, np.ones(40, bool)).tolist() == flags.astype(float).tolist()
+
+
+def test_contrasts_equal_written_out_formulas(rng):
+    seeds = [({"gap": rng.normal(size=9)}, {"gap": rng.normal(1, size=7)}) for _ in range(3)]
+    row = contrasts(seeds)["gap"]
+    shifts = [b["gap"].mean() - a["gap"].mean() for a, b in seeds]
+    pooled = [np.sqrt((a["gap"].var(ddof=1) + b["gap"].var(ddof=1)) / 2) for a, b in seeds]
+    assert row["difference"]["value"] == pytest.approx(np.mean(shifts))
+    assert row["effect"]["value"] == pytest.approx(np.mean(np.array(shifts) / pooled))
+    assert row["auroc"]["lo"] < row["auroc"]["value"] < row["auroc"]["hi"]
+
+
+# Minimum-norm attacks
+
+
+class Linear(torch.nn.Module):
+    """Two classes on either side of a plane; `offset` is added to both logits."""
+
+    def __init__(self, offset=0.0):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.linspace(-1, 1, 16))
+        self.offset = offset
+
+    def forward(self, x):
+        side = (x.flatten(1) - 0.5) @ self.weight
+        return torch.stack([side, -side], dim=1) + self.offset
+
+
+@pytest.mark.parametrize("offset", [0.0, -50.0], ids=["logits around zero", "all logits negative"])
+@pytest.mark.parametrize("attack", ["cw", "deepfool"])
+def test_minimum_norm_attacks_cross_a_plane_at_its_distance(attack, offset):
+    model = Linear(offset)
+    images = 0.3 + 0.4 * torch.rand(12, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    labels = model(images).argmax(1)
+    if attack == "cw":
+        made = carlini_wagner(model, images, labels, weight=20.0, steps=400, learning_rate=0.01)
+    else:
+        made = deep_fool(model, images, labels, steps=20, overshoot=0.02)
+    away = ((images.flatten(1) - 0.5) @ model.weight).abs() / model.weight.norm()
+    moved = (made - images).flatten(1).norm(dim=1)
+    assert (model(made).argmax(1) != labels).all()
+    assert (moved >= away - 1e-4).all() and (moved <= 1.15 * away + 0.02).all()
+    assert model.weight.requires_grad and model.weight.grad is None
+
+
+def test_carlini_wagner_moves_pixels_at_the_ends_of_the_range():
+    model = Linear()
+    images = (torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(2)) > 0.5).float()
+    labels = model(images).argmax(1)
+    made = carlini_wagner(model, images, labels, weight=50.0, steps=600, learning_rate=0.05)
+    assert (model(made).argmax(1) != labels).all() and made.min() >= 0 and made.max() <= 1
+
+
+# The detector
+
+
+def test_what_is_seen_equals_loops_over_references_and_points(detector, splits):
+    x = torch.from_numpy(splits.test.images[:6]).float() / 255
+    seen = detector.see(x, batch=50)
+    with torch.no_grad():
+        for i in range(6):
+            k = int(detector.model(x[i : i + 1]).argmax())
+            probability = detector.model(x[i : i + 1]).double().softmax(1)[0, k]
+            curves = [
+                [
+                    -detector.model(((1 - t) * start + t * x[i])[None]).double().log_softmax(1)[0, k].item()
+                    for t in np.linspace(0, 1, 9)
+                ]
+                for start in detector.references[k]
+            ]
+            assert seen.classes[i] == k and seen.softmax[i] == pytest.approx(float(probability), abs=1e-6)
+            assert seen.loss[i] == pytest.approx(-math.log(probability), rel=1e-3, abs=1e-9)
+            assert seen.barrier[i] == pytest.approx(np.mean([max(curve) for curve in curves]), rel=1e-3, abs=1e-7)
+            gaps = [max(curve) - max(curve[0], curve[-1]) for curve in curves]
+            assert seen.features[i, 1] == pytest.approx(np.mean(np.log(np.array(gaps) + FLOOR)), abs=1e-2)
+            peaks = [sum(c[j] > c[j - 1] and c[j] >= c[j + 1] for j in range(1, 8)) for c in curves]
+            assert seen.features[i, 3] == pytest.approx(np.mean(peaks))
+
+
+def test_losses_of_confident_networks_stay_apart():
+    logits = torch.tensor([[40.0, 0.0], [60.0, 0.0]])
+    found = class_losses(torch.nn.Identity(), logits, torch.zeros(2, dtype=torch.long))
+    assert found[0] >= found[1] >= 0 and found.dtype == torch.float64
+    assert class_losses(torch.nn.Identity(), torch.tensor([[25.0, 0.0]]), torch.tensor([0])) > 0
+
+
+def test_references_are_right_distinct_and_of_their_class(trained, splits):
+    images, labels = torch.from_numpy(splits.train.images).float() / 255, torch.from_numpy(splits.train.labels)
+    place = references(trained, images, labels, 5, 8, np.random.default_rng(1))
+    for k, own in enumerate(place.tolist()):
+        assert len(set(own)) == 8 and (labels[own] == k).all() and (trained(images[own]).argmax(1) == k).all()
+
+
+def test_a_class_that_a_network_never_gives_is_filled_with_its_lowest_losses():
+    def model(x):
+        score = x.flatten(1).sum(1)
+        return torch.stack([torch.ones_like(score) * 100, score], dim=1)
+
+    images = torch.arange(6.0).view(6, 1, 1, 1)
+    place = references(model, images, torch.zeros(6, dtype=torch.long), 2, 3, np.random.default_rng(0))
+    assert place[1].tolist() == [5, 4, 3]
+    with pytest.raises(ValueError, match="need as many images, found 6"):
+        references(model, images, torch.zeros(6, dtype=torch.long), 2, 7, np.random.default_rng(0))
+
+
+def planted(stream, count, shift):
+    """What a detector would see of `count` inputs whose barriers are `shift` higher."""
+    curves = stream.normal(size=(count, 5)) + shift * np.array([1, 1, 0, 0, 1])
+    loss = np.exp(stream.normal(size=count))
+    return Seen(np.zeros(count, int), loss, np.exp(-loss), np.exp(curves[:, 0]), curves)
+
+
+def test_fitted_scores_separate_what_curves_separate_and_no_more(rng):
+    detector = BarrierDetector(torch.nn.Identity(), torch.zeros(2, 3, 1, 2, 2))
+    assert set(detector.scores(planted(rng, 5, 0))) == {"barrier", "endpoint-loss", "max-softmax"}
+    detector.fit(planted(rng, 300, 0), planted(rng, 100, 2))
+    detector.set_thresholds(planted(rng, 2000, 0))
+    clean, moved = (detector.scores(planted(rng, 1000, shift)) for shift in (0, 2))
+    assert tuple(clean) == SCORES
+    assert auroc(clean["fitted"], moved["fitted"]) > 0.9 > 0.6 > auroc(clean["fitted-loss"], moved["fitted-loss"]) > 0.4
+    for name, limit in detector.thresholds.items():
+        assert (clean[name] > limit).mean() == pytest.approx(0.05, abs=0.02)
+    weights, offset = detector.linear("cpu")
+    sample = planted(rng, 7, 1)
+    assert np.allclose(sample.features @ weights.numpy() + offset, detector.scores(sample)["fitted"])
+
+
+def test_fitting_needs_both_kinds(rng):
+    detector = BarrierDetector(torch.nn.Identity(), torch.zeros(2, 3, 1, 2, 2))
+    with pytest.raises(ValueError, match="found 4 clean and 0 adversarial"):
+        detector.fit(planted(rng, 4, 0), planted(rng, 0, 0))
+
+
+def test_the_detector_is_public():
+    assert isorobust.BarrierDetector is BarrierDetector
+
+
+# Adaptive attacks
+
+
+@pytest.mark.parametrize("score", [barrier_score, fitted_score], ids=["barrier", "fitted"])
+def test_gradients_of_the_scores_are_finite_differences(score, splits, rng):
+    network = build(NETWORKS["tanh-mlp"], (1, 8, 8), 5, seed=0).double().eval()
+    images = torch.from_numpy(splits.train.images[:20]).double() / 255
+    detector = BarrierDetector(network, images.view(5, 4, 1, 8, 8), points=7)
+    detector.fit(planted(rng, 50, 0), planted(rng, 50, 1))
+    x, classes = torch.from_numpy(splits.test.images[:3]).double() / 255, torch.tensor([0, 3, 1])
+    there = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(score(detector)(there, classes).sum(), there)
+    direction = torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    h = 1e-6
+    with torch.no_grad():
+        ahead, behind = (score(detector)(x + sign * h * direction, classes) for sign in (1, -1))
+    assert torch.allclose((gradient * direction).flatten(1).sum(1), (ahead - behind) / (2 * h), rtol=1e-4, atol=1e-7)
+
+
+def test_the_barrier_under_attack_is_the_one_that_is_judged(detector, splits):
+    x = torch.from_numpy(splits.test.images[:10]).float() / 255
+    seen = detector.see(x)
+    assert np.allclose(barrier_score(detector)(x, torch.from_numpy(seen.classes)).detach(), seen.barrier, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_attacks_fool_with_lower_scores_than_attacks_on_the_network(detector, splits, options, name, trained):
+    images, labels = torch.from_numpy(splits.test.images[:20]).float() / 255, torch.from_numpy(splits.test.labels[:20])
+    train = torch.from_numpy(splits.train.images[:100]).float() / 255
+    noisy = (train + 0.3 * torch.randn(train.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    detector.fit(detector.see(train), detector.see(noisy))
+    score = {"adaptive-barrier": barrier_score, "adaptive-fitted": fitted_score}[name](detector)
+    plain = dict(attacked(detector, images, labels, options, 0))["pgd"]
+    made = adaptive(detector, score, images, labels, plain, 0.2, 30, batch=200)
+    assert (made - images).abs().max() <= 0.2 + 1e-6 and made.min() >= 0 and made.max() <= 1
+    both = (trained(made).argmax(1) != labels) & (trained(plain).argmax(1) != labels)
+    assert both.float().mean() > 0.5
+    kind = name.removeprefix("adaptive-")
+    scores = [detector.scores(detector.see(x[both]))[kind].mean() for x in (made, plain)]
+    assert scores[0] < scores[1] - 0.2 * abs(scores[1])
+
+
+# A stage's numbers
+
+
+@pytest.fixture(scope="module")
+def measured(trained, splits, options):
+    return measure([(0, trained), (4, trained)], splits.train, splits.val, splits.test, options, CPU, trained=True)
+
+
+def test_numbers_and_arrays_agree(measured):
+    numbers, arrays = measured
+    assert set(numbers["fooled"]) == {*UNSEEN, *ADAPTIVE} and numbers["seeds"] == 2
+    for attack, scores in numbers["auroc"].items():
+        assert set(scores) == set(numbers["tpr_at_5fpr"][attack]) == set(SCORES)
+        for name, one in scores.items():
+            fooled, clean = arrays[f"fooled/{attack}"], arrays[f"score/clean/{name}"]
+            there = arrays[f"score/{attack}/{name}"]
+            each = [auroc(clean[s][arrays["right"][s]], there[s][fooled[s]]) for s in range(2)]
+            assert one["value"] == pytest.approx(np.mean(each)) and 0 <= one["lo"] <= one["value"] <= one["hi"] <= 1
+            found = [np.mean(there[s][fooled[s]] > arrays[f"threshold/{name}"][s]) for s in range(2)]
+            assert numbers["tpr_at_5fpr"][attack][name]["value"] == pytest.approx(np.mean(found))
+            assert one["n"] == fooled.any(0).sum()
+    assert np.isnan(arrays["score/cw/barrier"][:, 20:]).all() and not arrays["fooled/cw"][:, 20:].any()
+    assert set(numbers["curves"]["pgd"]) == {"height", "gap", "position", "maxima", "area"}
+
+
+def test_measuring_again_gives_the_same(trained, splits, options, measured):
+    again, _ = measure([(0, trained), (4, trained)], splits.train, splits.val, splits.test, options, CPU, trained=True)
+    assert again == measured[0]
+
+
+def test_untrained_networks_are_asked_about_their_own_classes(splits, options):
+    network = build(NETWORKS["tanh-mlp"], (1, 8, 8), 5, seed=1).eval()
+    _, arrays = measure([(1, network)], splits.train, splits.val, splits.test, options, CPU, trained=False)
+    assert arrays["right"].all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": 81}, "detection.images: found 81; allowed: at most 80"),
+        ({"fitting": {"images": 390, "eps": [0.1]}}, "detection.fitting.images: found 390"),
+        ({"fitting": {"images": 5, "eps": [0.0001]}}, "at which no image fools seed 0"),
+    ],
+    ids=["images", "training images", "radii that fool nobody"],
+)
+def test_numbers_that_the_data_cannot_serve_are_named(trained, splits, change, message):
+    with pytest.raises(UserError, match=message):
+        measure(
+            [(0, trained)], splits.train, splits.val, splits.test, check(DetectionSettings, {**SMALL, **change}, "x"), CPU, True
+        )
+
+
+def test_a_robust_network_leaves_attacks_out(trained, splits, options):
+    seen = Verdicts(
+        np.ones(40, bool),
+        {"pgd": np.zeros(40, bool)},
+        {kind: {"barrier": np.zeros(40)} for kind in ("clean", "pgd")},
+        {"barrier": 0.5},
+        {"clean": np.zeros((40, 5)), "pgd": np.zeros((0, 5))},
+    )
+    numbers, _ = summarise([0], [seen])
+    assert numbers["fooled"]["pgd"]["value"] == 0 and numbers["auroc"] == {}
+
+
+# Verdicts of the comparison
+
+
+def results(stream, shifts, seeds=3, count=150):
+    """Results of an arm whose scores rise by `shifts[score]` under pgd and square."""
+    seen = []
+    for _ in range(seeds):
+        scores = {
+            kind: {name: stream.normal(size=count) + (0 if kind == "clean" else shifts.get(name, 0)) for name in SCORES}
+            for kind in ("clean", "pgd", "square")
+        }
+        fooled = {attack: stream.random(count) < 0.8 for attack in ("pgd", "square")}
+        features = {kind: stream.normal(size=(20, 5)) for kind in scores}
+        seen.append(Verdicts(stream.random(count) < 0.95, fooled, scores, dict.fromkeys(SCORES, 1.6), features))
+    numbers, arrays = summarise(list(range(seeds)), seen)
+    return {"numbers": numbers, "arrays": arrays}
+
+
+@pytest.mark.parametrize(
+    ("shifts", "verdicts"),
+    [
+        ({"barrier": 1.5, "fitted": 1.5}, ("holds", "holds")),
+        ({}, ("does not hold or undecided", "undecided")),
+        ({"barrier": 1.0, "endpoint-loss": 2.0}, ("does not hold", "undecided")),
+        ({"barrier": 1.0, "endpoint-loss": -2.0}, ("does not hold", "undecided")),
+    ],
+    ids=["paths tell more", "nothing tells anything", "the loss tells more", "the loss tells more with its sign turned"],
+)
+def test_verdicts_on_planted_scores(shifts, verdicts):
+    told = detection.judged(results(np.random.default_rng(5), shifts))
+    assert told["barrier-beyond-loss"]["verdict"] in verdicts[0].split(" or ")
+    assert told["fitted-beyond-loss"]["verdict"] in verdicts[1]
+
+
+def test_arms_are_held_against_the_reference_pair_by_pair():
+    stream = np.random.default_rng(6)
+    found = {"baseline": results(stream, {}), "isometric": results(stream, {"barrier": 1.5}), "untrained": results(stream, {})}
+    tree = detection.tree(found, "baseline")
+    assert set(tree["differences"]) == {"isometric-vs-baseline"}
+    assert tree["differences"]["isometric-vs-baseline"]["barrier"]["verdict"] == "holds"
+    gain = [tree["arms"][arm]["auroc"]["pgd"]["barrier"]["value"] for arm in ("isometric", "baseline")]
+    more = [tree["arms"][arm]["auroc"]["square"]["barrier"]["value"] for arm in ("isometric", "baseline")]
+    change = tree["differences"]["isometric-vs-baseline"]["barrier"]["value"]
+    assert change == pytest.approx((gain[0] - gain[1] + more[0] - more[1]) / 2)
+    assert detection.table(tree).count("\n") == 2 * 3 + 1 and "higher" in detection.differences_table(tree)
+
+
+def test_features_are_averages_over_references(rng):
+    curves = torch.from_numpy(rng.random((4, 3, 6)))
+    found = curve_features(curves)
+    assert features(curves)[:, 0].tolist() == pytest.approx((found["height"] + FLOOR).log().mean(1).tolist())
+    assert features(curves)[:, 2].tolist() == pytest.approx(found["position"].double().mean(1).tolist())
