@@ -18,7 +18,7 @@ from isorobust.connectivity.settings import MEASURED
 
 pytestmark = pytest.mark.slow
 ARMS = KEPT
-CONNECTED = [f"connectivity@{arm}" for arm in MEASURED]
+CONNECTED = [f"{stage}@{arm}" for stage in ("connectivity", "detect") for arm in MEASURED] + ["percolation"]
 ALL = [
     "download",
     "sweep@isometric-tuned",
@@ -71,7 +71,8 @@ def test_results_are_whole_and_tracked(finished):
     mixed = tree["reclassifiers"]["reclassifier"]["attacked"]["msa"]["linf"]["0.1"]
     assert tree["arms"]["reclassifier"]["robust"]["linf"]["0.1"]["worst-case"] == mixed
     assert "reclassifier-vs-baseline" in tree["differences"]
-    assert list(tree["connectivity"]["arms"]) == ["baseline", "untrained"]
+    assert list(tree["connectivity"]["arms"]) == list(tree["detection"]["arms"]) == ["baseline", "untrained"]
+    assert list(tree["percolation"]["sizes"]) == ["4", "8"]
     assert tree["twins"] == {"isometric": "baseline", "isometric-tuned": "baseline"}
     assert tree["sweeps"]["isometric-tuned"]["cells"] == 4
     estimate = tree["arms"]["isometric"]["robust"]["linf"]["0.1"]["worst-case"]
@@ -92,7 +93,8 @@ def test_mlflow_holds_one_run_per_stage_with_tags(finished):
             "compare-tiny",
             "sweep-isometric-tuned-tiny",
             *("train-hierarchy-tiny", "attack-hierarchy-tiny", "toys-rings", "toys-torus"),
-            *("train-reclassifier-tiny", "attack-reclassifier-tiny", "connectivity-baseline-tiny", "connectivity-untrained-tiny"),
+            *("train-reclassifier-tiny", "attack-reclassifier-tiny", "percolation-tiny"),
+            *(f"{stage}-{arm}-tiny" for stage in ("connectivity", "detect") for arm in ("baseline", "untrained")),
             *(f"{stage}-{arm}-tiny" for stage in ("train", "attack", "geometry") for arm in used),
         ]
     )
@@ -117,7 +119,7 @@ def test_a_new_beta_reruns_only_what_depends_on_it(copied):
     copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"]["isometry"].update(beta=0.5))
     assert repro(copied) == {
         "train-isometric",
-        *(f"{stage}@isometric" for stage in ("attack", "geometry", "connectivity")),
+        *(f"{stage}@isometric" for stage in ("attack", "geometry", "connectivity", "detect")),
         "compare",
     }
     assert "beta" in copied.run("dvc", "params", "diff").stdout

@@ -13,10 +13,17 @@ from isorobust.compare.tables import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 from isorobust.params import eps_key
-from isorobust.statistics import mean_over_seeds
+from isorobust.statistics import difference, mean_over_seeds
 
 CONTROL = "between-classes"
-FEATURES = {"height": "barrier", "gap": "gap", "maxima": "local maxima", "area": "mean loss", "endpoint-loss": "end's own loss"}
+FEATURES = {
+    "connected": "share that connects",
+    "height": "barrier",
+    "gap": "gap",
+    "maxima": "local maxima",
+    "area": "mean loss",
+    "endpoint-loss": "end's own loss",
+}
 COLORS = {"real": "C0", "interpolated": "C2", "synthetic": "C1", CONTROL: "0.5"}
 CLAIMS = {
     "linear": "inputs of a class are connected by straight low-loss paths",
@@ -77,13 +84,14 @@ def _difference(arrays: dict[str, np.ndarray], other: dict[str, np.ndarray], opt
     gaps = [part["gaps/real"][[part["seeds"].tolist().index(seed) for seed in common]] for part in (arrays, other)]
     mine, theirs = (
         {
-            "linear": (gap[:, 0] <= options.threshold).mean(1),
-            "bypassed": (gap[:, -1] <= options.threshold).mean(1),
+            "linear": gap[:, 0] <= options.threshold,
+            "bypassed": gap[:, -1] <= options.threshold,
             "gap": gap[:, 0].mean(1),
         }
         for gap in gaps
     )
-    told = {name: dict(zip(("value", "lo", "hi"), mean_over_seeds(mine[name] - theirs[name]))) for name in mine}
+    told = {name: difference(mine[name], theirs[name]).as_dict() for name in ("linear", "bypassed")}
+    told["gap"] = dict(zip(("value", "lo", "hi"), mean_over_seeds(mine["gap"] - theirs["gap"])))
     return {name: {**one, "direction": direction(one["lo"], one["hi"])} for name, one in told.items()}
 
 
@@ -98,6 +106,12 @@ def table(told: dict[str, Any]) -> str:
     rounds = [f"after {done} round{'s' if done > 1 else ''}" for done in range(1, told["rounds"] + 1)]
     header = ["arm", "pairs", f"connected: rises by at most {told['threshold']}", *rounds, "mean barrier", "mean gap"]
     return markdown(header, rows)
+
+
+def component_line(told: dict[str, Any]) -> str:
+    """How much of a class the largest set of images that straight paths join holds."""
+    shares = [f"{arm} {percent(one['component'])}" for arm, one in told["arms"].items() if "component" in one]
+    return f"Share of a class's images in the largest set joined by straight paths that connect: {'; '.join(shares)}."
 
 
 def against_table(told: dict[str, Any]) -> str:

@@ -15,11 +15,17 @@ from isorobust.drawing import Figure, plt
 from isorobust.statistics import mean
 
 FOUND = ("barrier", "fitted", "endpoint-loss")
-COLORS = {"barrier": "C3", "fitted": "C1", "endpoint-loss": "C0", "max-softmax": "C9", "fitted-loss": "0.5"}
-CLAIMS = {
+SHOWN = ("pgd", "matched")  # the attacks whose curves the report compares with those of clean images
+COLORS = {
+    **{"barrier": "C3", "fitted": "C1", "ends": "C2"},
+    **{"endpoint-loss": "C0", "max-softmax": "C9", "fitted-loss": "0.5"},
+}
+CLAIMS = {  # claim -> score, control
     "barrier-beyond-loss": ("barrier", "endpoint-loss"),
+    "barrier-beyond-ends": ("barrier", "ends"),
     "fitted-beyond-loss": ("fitted", "fitted-loss"),
 }
+EQUAL_LOSS = "equal-loss"  # the claim on images of matched loss, where the loss tells nothing
 
 
 def read(results: Path, arms: tuple[str, ...]) -> dict[str, dict[str, Any]]:
@@ -33,21 +39,19 @@ def read(results: Path, arms: tuple[str, ...]) -> dict[str, dict[str, Any]]:
 
 
 def judged(one: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Claim -> `{value, lo, hi, n, verdict}`: mean AUROC over the attacks unseen in fitting, less that of the loss alone.
+    """Claim -> `{value, lo, hi, n, verdict, attacks}`: mean AUROC over the attacks unseen in fitting, less that of a control.
 
-    The input's own loss is given whichever sign tells an attack better, because confident attacks lower it
-    and the others raise it; the logistic regression on it learns its sign from the same images as the detector.
+    For all scores, the controls too, higher speaks for an adversarial input. The last claim is on images of
+    matched loss alone, where what is left of the loss is the control.
     """
-    told = {}
-    for claim, (score, control) in CLAIMS.items():
-        changes = []
-        for attack in _attacks(one):
-            alone = auroc_values(one["arrays"], attack, control)
-            if control == "endpoint-loss" and alone.mean() < 0.5:
-                alone = 1 - alone
-            changes.append(auroc_values(one["arrays"], attack, score) - alone)
-        if changes:
-            told[claim] = _judged(np.mean(changes, axis=0))
+    attacks, arrays, told = _attacks(one), one["arrays"], {}
+    if attacks:
+        for claim, (score, control) in CLAIMS.items():
+            changes = [auroc_values(arrays, attack, score) - auroc_values(arrays, attack, control) for attack in attacks]
+            told[claim] = {**_judged(np.mean(changes, axis=0)), "attacks": len(attacks)}
+    if "matched" in attacks:
+        change = np.subtract(*(auroc_values(arrays, "matched", score) for score in ("barrier", "endpoint-loss")))
+        told[EQUAL_LOSS] = {**_judged(change), "attacks": 1}
     return told
 
 
@@ -79,29 +83,45 @@ def tree(found: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
 
 
 def table(told: dict[str, Any]) -> str:
-    """Rows: arms and attacks; how many images fooled, AUROC per score, share found at 5 % false positives."""
+    """Rows: arms and attacks; share of right images that it fools, AUROC per score, share found at the thresholds."""
     rows = []
     for arm, numbers in told["arms"].items():
+        clean = ["clean", "", *[""] * len(SCORES), *(_two(numbers["fpr"][name]) for name in FOUND)]
+        rows.append([arm, *clean])
         for attack, scores in numbers["auroc"].items():
             found = numbers["tpr_at_5fpr"][attack]
             cells = [_two(scores[name]) for name in SCORES] + [_two(found[name]) for name in FOUND]
             rows.append([arm, attack, _two(numbers["fooled"][attack]), *cells])
-    tpr = [f"found at 5 % FPR: {name}" for name in FOUND]
-    return markdown(["arm", "attack", "fooled", *(f"AUROC: {name}" for name in SCORES), *tpr], rows)
+    above = [f"above the threshold: {name}" for name in FOUND]
+    return markdown(["arm", "attack", "fooled", *(f"AUROC: {name}" for name in SCORES), *above], rows)
+
+
+def curves_table(told: dict[str, Any]) -> str:
+    """Rows: arms, attacks and features of the loss curves; clean and attacked images beside each other."""
+    rows = [
+        [arm, attack, name, *(_two(row[key]) for key in ("real", "adversarial", "difference", "effect", "auroc"))]
+        for arm, numbers in told["arms"].items()
+        for attack in SHOWN
+        for name, row in numbers["curves"].get(attack, {}).items()
+    ]
+    return markdown(["arm", "attack", "of the curve", "to clean", "to attacked", "difference", "effect size", "AUROC"], rows)
 
 
 def claims_table(told: dict[str, Any]) -> str:
-    """Rows: arms; whether paths tell more than the loss, and the adaptive attacks on the two detectors."""
+    """Rows: arms; whether paths tell more than the loss, and what the adaptive attacks leave of the two detectors."""
     rows = []
     for arm, numbers in told["arms"].items():
-        cells = [f"{_two(one, '+.2f')} **{one['verdict']}**" for one in numbers["claims"].values()]
-        under = []
+        cells = []
+        for claim in (*CLAIMS, EQUAL_LOSS):
+            one = numbers["claims"].get(claim)
+            cells.append(f"{_two(one, '+.2f')} **{one['verdict']}**" if one else "")
         for attack, score in zip(ADAPTIVE, ("barrier", "fitted")):
-            shown = [numbers[measure][attack][score] for measure in ("auroc", "tpr_at_5fpr") if attack in numbers[measure]]
-            under.append(", ".join(map(_two, shown)))
-        rows.append([arm, *(cells or ["", ""]), *under])
-    header = ["arm", "AUROC of the barrier less the loss's own", "of the fitted score less that fitted to the loss"]
-    return markdown([*header, "barrier under its adaptive attack: AUROC, found", "fitted under its own"], rows)
+            cells.append(_two(numbers["tpr_at_5fpr"][attack][score]) if attack in numbers["auroc"] else "")
+        rows.append([arm, *cells])
+    header = ["arm", "barrier less the image's loss", "barrier less the higher end's loss", "fitted less fitted to the loss"]
+    return markdown(
+        [*header, "barrier less the image's loss, at equal loss", "adaptive: barrier finds", "adaptive: fitted finds"], rows
+    )
 
 
 def differences_table(told: dict[str, Any]) -> str:
@@ -118,7 +138,7 @@ def _two(interval: dict[str, float], style: str = ".2f") -> str:
 
 
 def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
-    """ROC curves, all seeds pooled: rows arms, columns attacks."""
+    """ROC curves, mean over seeds: rows arms, columns attacks."""
     if not found:
         drawn = plt.figure(figsize=(5, 1))
         drawn.text(0.5, 0.5, f"The recipe of {data} does not measure detection.", ha="center", va="center")
@@ -153,7 +173,13 @@ def _style(score: str) -> str:
 
 
 def _roc(arrays: dict[str, np.ndarray], attack: str, score: str) -> tuple[np.ndarray, np.ndarray]:
-    clean = arrays[f"score/clean/{score}"][arrays["right"]]
-    fooled = arrays[f"score/{attack}/{score}"][arrays[f"fooled/{attack}"]]
-    limits = np.concatenate([[np.inf], np.unique(np.concatenate([clean, fooled]))[::-1]])
-    return tuple(1 - np.searchsorted(np.sort(part), limits, "left") / len(part) for part in (clean, fooled))
+    """(false positives, found): the mean of the seeds' curves."""
+    grid, found = np.linspace(0, 1, 201), []
+    for clean, there, right, fooled in zip(
+        *(arrays[f"score/{kind}/{score}"] for kind in ("clean", attack)), arrays["right"], arrays[f"fooled/{attack}"]
+    ):
+        clean, there = np.sort(clean[right]), np.sort(there[fooled])
+        limits = np.concatenate([[np.inf], np.unique(np.concatenate([clean, there]))[::-1]])
+        false, true = (1 - np.searchsorted(part, limits, "left") / len(part) for part in (clean, there))
+        found.append(np.interp(grid, false, true))
+    return grid, np.mean(found, axis=0)

@@ -127,7 +127,9 @@ def _paths(data: str, tree: dict[str, Any]) -> list[list[str]]:
     for arm, numbers in told.get("arms", {}).items():
         claims, untrained = numbers["claims"], arm == "untrained"
         first = (
-            "So are those of untrained networks" if untrained else "Inputs of a class are connected by near-linear low-loss paths"
+            "So are those of untrained networks, by flat paths"
+            if untrained
+            else "Inputs of a class are connected by near-linear low-loss paths"
         )
         for key, how in (("linear", "straight"), ("bypassed", f"after {told['rounds']} rounds of bypassing")):
             share = claims[key]
@@ -151,12 +153,23 @@ def _detection(data: str, tree: dict[str, Any]) -> list[list[str]]:
     told, rows = tree.get("detection") or {}, []
     titles = {
         "barrier-beyond-loss": "The barrier detects adversarial examples beyond what the loss itself tells",
+        "barrier-beyond-ends": "What lies between a path's ends detects adversarial examples",
         "fitted-beyond-loss": "Loss curves, fitted, detect adversarial examples beyond what the loss itself tells",
+        "equal-loss": "The barrier tells adversarial images of equal loss",
     }
-    for arm, numbers in told.get("arms", {}).items():
-        for key, change in numbers["claims"].items():
-            measured = f"{arm}: mean AUROC over unseen attacks, less that of the image's own loss"
-            rows.append([titles[key], CONNECTIVITY, data, measured, _told(change, _three(change, "+.3f")), ""])
+    measures = {
+        "barrier-beyond-loss": "less that of the image's own loss",
+        "barrier-beyond-ends": "less that of the higher end's loss",
+        "fitted-beyond-loss": "less that fitted to the loss alone",
+    }
+    alone = "AUROC less that of the image's own loss"
+    for key, title in titles.items():
+        for arm, numbers in told.get("arms", {}).items():
+            if key in numbers["claims"]:
+                change = numbers["claims"][key]
+                over = f"mean AUROC over {change['attacks']} unseen attacks, {measures.get(key)}"
+                measured = f"{arm}: {over if key in measures else alone}"
+                rows.append([title, CONNECTIVITY, data, measured, _told(change, _three(change, "+.3f")), ""])
     return rows
 
 

@@ -24,7 +24,9 @@ CONNECTIVITY_NOTE = (
     "gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path connects if the "
     "loss rises by no more than the threshold above its higher end; that rise is the *gap*. Below: straight paths from a real "
     "image to another one, and to an image of another class changed until its loss matches that one's; AUROC of telling the two "
-    "apart by the curve, beside that of the end's own loss."
+    "apart by the curve, beside that of the end's own loss. Every path from one class to another crosses their boundary, where "
+    "the lower of both losses is at least 0.69: that control can connect only at an end of high loss. Untrained networks give no "
+    "input a low loss, so their paths are flat and not low."
 )
 
 
@@ -34,11 +36,13 @@ PERCOLATION_NOTE = (
 )
 
 DETECTION_NOTE = (
-    "Negatives: clean test images that the network gets right; positives: their attacked versions that fool it. *Barrier*: "
-    "highest loss of the predicted class along straight paths from training images of it. *Fitted*: logistic regression on the "
-    "curves, fitted to FGSM images of training data, none of which is tested on. *Endpoint-loss*, *max-softmax*, *fitted-loss*: "
-    "from the image's own output alone. First column: over all attacks unseen in fitting, against the loss with whichever sign "
-    "tells the attack better. Thresholds: exceeded by 5 % of clean validation images."
+    "AUROC, mean over the attacks unseen in fitting, less that of a control; negatives are clean test images that the network "
+    "gets right, positives their attacked versions that fool it. *Barrier*: highest loss of the predicted class along straight "
+    "paths from training images of it. *Higher end*: the higher loss of such a path's two ends, which knows nothing of what lies "
+    "between. *Fitted*: logistic regression on the curves and the image's loss, fitted to FGSM images of training data; its "
+    "control is fitted to the loss alone. *Equal loss*: images of another class changed until their loss is that of a real one. "
+    "*Adaptive*: share of images above the threshold, which 5 % of clean validation images exceed, under the attack that "
+    "knows the detector. *endpoint-loss* and *max-softmax* rank alike, and *fitted-loss* up to its sign."
 )
 
 
@@ -61,7 +65,8 @@ def reclassifier_parts(found: dict[str, Any]) -> list[str]:
 def connectivity_parts(told: dict[str, Any]) -> list[str]:
     """Tables on paths between inputs, with what their rows mean."""
     rows = [connectivity.differences_table(told)] if told.get("differences") else []
-    return [connectivity.table(told), CONNECTIVITY_NOTE, connectivity.against_table(told), *rows]
+    line = connectivity.component_line(told)
+    return [connectivity.table(told), CONNECTIVITY_NOTE, connectivity.against_table(told), line, *rows]
 
 
 def percolation_parts(told: dict[str, Any]) -> list[str]:
@@ -103,6 +108,7 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
         *(["## Connection by input dimension", *percolation_parts(tree["percolation"])] if tree["percolation"] else []),
         *(
             ["## Detecting adversarial images", *detection_parts(tree["detection"]), detection.table(tree["detection"])]
+            + ["Loss curves to clean and to attacked images:", detection.curves_table(tree["detection"])]
             if tree["detection"]
             else []
         ),

@@ -66,7 +66,7 @@ def match_loss(model: nn.Module, images: Tensor, labels: Tensor, target: Tensor,
     """(images `[N, C, H, W]` in [0, 1] changed until their cross-entropy of class `labels` is `target` `[N]`; whether it is).
 
     Minimises (log loss - log target)^2 + distortion * mean squared change, so that neither loss nor
-    size of the change gives the image away. An image that is matched stays as it is.
+    size of the change gives the image away. An image that is matched, and given the class `labels`, stays as it is.
     """
     x = images.clone().requires_grad_()
     goal = target.clamp(min=1e-12).log()
@@ -74,8 +74,9 @@ def match_loss(model: nn.Module, images: Tensor, labels: Tensor, target: Tensor,
     matched = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     best = images.clone()
     for _ in range(options.steps):
-        off = cross_entropy(model, x, labels).clamp(min=1e-12).log() - goal
-        fresh = (off.detach().abs() <= options.tolerance) & ~matched
+        logits = model(x)
+        off = F.cross_entropy(logits, labels, reduction="none").clamp(min=1e-12).log() - goal
+        fresh = (off.detach().abs() <= options.tolerance) & (logits.argmax(1) == labels) & ~matched
         best[fresh] = x.detach()[fresh]
         matched |= fresh
         if matched.all():

@@ -74,7 +74,7 @@ def measure(
         }
     if trained:
         numbers["component"] = _over_seeds(np.array([one.component.mean() for one in seen]))
-        numbers["against"], more = _against([one.against for one in seen])
+        numbers["against"], more = _against([one.against for one in seen], options.threshold)
         arrays |= more
     if seen[0].images is not None:
         arrays["images"] = seen[0].images.astype(np.float32)
@@ -201,13 +201,15 @@ def _matched_pairs(model, images: Tensor, labels: Tensor, right: np.ndarray, opt
     return Against(*(x.cpu().numpy() for x in (*curves, matched)))
 
 
-def _features(losses: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: values.numpy() for name, values in curve_features(torch.from_numpy(losses).double()).items()}
+def _features(losses: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+    found = {name: values.numpy() for name, values in curve_features(torch.from_numpy(losses).double()).items()}
+    return {**found, "connected": (found["gap"] <= threshold).astype(float)}
 
 
-def _against(seeds: list[Against]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _against(seeds: list[Against], threshold: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Adversarial less real, over the matched pairs of every seed: mean features, differences, AUROC of each feature."""
-    kept = [(_features(one.real[one.matched]), _features(one.adversarial[one.matched])) for one in seeds if one.matched.sum() > 1]
+    used = [one for one in seeds if one.matched.sum() > 1]
+    kept = [tuple(_features(curves[one.matched], threshold) for curves in (one.real, one.adversarial)) for one in used]
     if not kept:
         say("connectivity: no adversarial image reached the loss of its real partner; its comparison is left out")
     told = contrasts(kept)

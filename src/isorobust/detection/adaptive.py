@@ -43,26 +43,38 @@ def adaptive(
     start: Tensor,
     eps: float,
     steps: int,
+    classes: int = 2,
     batch: int = 10_000,
 ) -> Tensor:
     """Images `[N, C, H, W]` in [0, 1] within L-infinity `eps` that fool the model with as low a score as was found.
 
-    `start` `[N, C, H, W]`: images of another attack in the same ball. Each keeps to the class that it has
-    there, or to its most likely wrong one where that attack failed. A step goes down the loss of that class while the
+    `start` `[N, C, H, W]`: images of another attack in the same ball. From there each image moves to its `classes`
+    likeliest wrong classes, one after the other. A step goes down the loss of that class while the
     model is not fooled and down the score once it is (Bryniarski et al., arXiv 2106.15023, call this selective
-    descent), by 2.5 eps / steps in the sign's direction, a quarter of that in the second half. No image
-    scores above the one it started from.
+    descent), by 2.5 eps / steps in the sign's direction, a quarter of that in the second half. Where `start`
+    fools the model, no image scores above it.
     """
     per_batch = max(1, batch // (detector.references.shape[1] * detector.points))
     parts = zip(images.split(per_batch), labels.split(per_batch), start.split(per_batch))
-    return torch.cat([_adaptive(detector, score, *part, eps, steps) for part in parts])
+    return torch.cat([_to_several(detector, score, *part, eps, steps, classes) for part in parts])
 
 
-def _adaptive(
-    detector: BarrierDetector, score: Score, images: Tensor, labels: Tensor, start: Tensor, eps: float, steps: int
+def _to_several(
+    detector: BarrierDetector, score: Score, images: Tensor, labels: Tensor, start: Tensor, eps, steps, classes
 ) -> Tensor:
     with torch.no_grad():
-        target = detector.model(start).scatter(1, labels[:, None], -torch.inf).argmax(1)
+        wrong = detector.model(start).scatter(1, labels[:, None], -torch.inf)
+    targets = wrong.topk(min(classes, wrong.shape[1] - 1), dim=1).indices.T
+    best, lowest = images.clone(), torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
+    for target in targets:
+        found, scores = _towards(detector, score, images, target, start, eps, steps)
+        better = scores < lowest
+        best[better], lowest[better] = found[better], scores[better]
+    return best
+
+
+def _towards(detector: BarrierDetector, score: Score, images: Tensor, target: Tensor, start: Tensor, eps: float, steps: int):
+    """(images given class `target` with the lowest score on the way, that score; inf where none was)."""
     best, lowest = images.clone(), torch.full((len(images),), torch.inf, dtype=torch.float64, device=images.device)
     x = start.clone()
     for step in range(steps + 1):
@@ -80,4 +92,4 @@ def _adaptive(
         with torch.no_grad():
             moved = x - size * gradient.sign()
             x = torch.minimum(torch.maximum(moved, images - eps), images + eps).clamp(0, 1)
-    return best
+    return best, lowest

@@ -19,21 +19,22 @@ from torch import Tensor, nn
 from isorobust.connectivity.paths import curve_features, linear_path
 from isorobust.detection.scores import FPR, SCORES
 
-FEATURES = ("height", "gap", "position", "maxima", "area")
-LOGARITHMIC = ("height", "gap", "area")
+FEATURES = ("height", "gap", "position", "maxima", "area", "endpoint-loss")
+LOGARITHMIC = ("height", "gap", "area", "endpoint-loss")
 FLOOR = 1e-6  # under the logarithm; losses of confident networks reach 0
 
 
 class Seen(NamedTuple):
-    """What scores are made of: per input the predicted class, its loss and probability `[N]`, features of the curves `[N, 5]`.
+    """What scores are made of: per input the predicted class, its loss and probability `[N]`, features of the curves `[N, 6]`.
 
-    barrier `[N]`: the height, averaged over references before any logarithm.
+    barrier, ends `[N]`: the height, and the higher of both ends, averaged over references before any logarithm.
     """
 
     classes: np.ndarray
     loss: np.ndarray
     softmax: np.ndarray
     barrier: np.ndarray
+    ends: np.ndarray
     features: np.ndarray
 
 
@@ -50,9 +51,10 @@ class BarrierDetector:
 
     - `barrier`: the highest loss along a path, averaged over references;
     - `fitted`: log-odds of a logistic regression on height, gap, position of the barrier, number of local
-      maxima and mean loss, averaged over references;
-    - `endpoint-loss`, `max-softmax`, `fitted-loss`: the same input's own loss, 1 - its probability, and a
-      logistic regression on its loss. They know nothing of any path.
+      maxima, mean loss and the input's own loss, averaged over references;
+    - `ends`: the higher loss of both ends of a path, averaged over references; `endpoint-loss`, `max-softmax`,
+      `fitted-loss`: the input's own loss, 1 - its probability, and a logistic regression on its loss. They know
+      nothing of what lies between.
     """
 
     def __init__(self, model: nn.Module, references: Tensor, points: int = 20):
@@ -83,8 +85,9 @@ class BarrierDetector:
             classes = logits.argmax(1)
             curves = self.curves(some, classes)
             loss = F.cross_entropy(logits.double(), classes, reduction="none")
-            softmax = logits.softmax(1).amax(1).double()
-            parts.append((classes, loss, softmax, curves.amax(2).mean(1), features(curves)))
+            softmax = logits.double().softmax(1).amax(1)  # in float32 confident inputs would tie
+            ends = torch.maximum(curves[..., 0], curves[..., -1]).mean(1)
+            parts.append((classes, loss, softmax, curves.amax(2).mean(1), ends, features(curves)))
         return Seen(*(torch.cat(column).cpu().numpy() for column in zip(*parts)))
 
     def fit(self, clean: Seen, adversarial: Seen) -> None:
@@ -99,7 +102,7 @@ class BarrierDetector:
 
     def scores(self, seen: Seen) -> dict[str, np.ndarray]:
         """Score -> `[N]`, without the fitted ones before `fit`."""
-        found = {"barrier": seen.barrier, "endpoint-loss": seen.loss, "max-softmax": 1 - seen.softmax}
+        found = {"barrier": seen.barrier, "ends": seen.ends, "endpoint-loss": seen.loss, "max-softmax": 1 - seen.softmax}
         if self.fitted is not None:
             found["fitted"] = self.fitted.decision_function(seen.features)
             found["fitted-loss"] = self.fitted_loss.decision_function(_log(seen.loss)[:, None])
@@ -110,14 +113,14 @@ class BarrierDetector:
         self.thresholds = {name: float(np.quantile(values, 1 - FPR)) for name, values in self.scores(clean).items()}
 
     def linear(self, device: torch.device | str) -> tuple[Tensor, float]:
-        """(weights `[5]` of the features, offset) of the fitted score, standardisation included, for gradients."""
+        """(weights `[6]` of the features, offset) of the fitted score, standardisation included, for gradients."""
         scaler, model = self.fitted[0], self.fitted[1]
         weights = model.coef_[0] / scaler.scale_
         return torch.from_numpy(weights).to(device), float(model.intercept_[0] - weights @ scaler.mean_)
 
 
 def features(curves: Tensor) -> Tensor:
-    """`[N, 5]` of losses `[N, m, T]`: FEATURES, the losses' logarithms, averaged over the references."""
+    """`[N, 6]` of losses `[N, m, T]`: FEATURES, the losses' logarithms, averaged over the references."""
     found = curve_features(curves)
     columns = [(found[name] + FLOOR).log() if name in LOGARITHMIC else found[name] for name in FEATURES]
     return torch.stack([column.double().mean(1) for column in columns], dim=1)

@@ -75,7 +75,7 @@ def attacked(
     yield "matched", _matched(detector, images, labels, options, np.random.default_rng(derive_seed(seed, "detection", "matched")))
     few = slice(options.adaptive.images)
     for name, score in LOWERED.items():
-        ball = options.eps, options.adaptive.steps
+        ball = options.eps, options.adaptive.steps, options.adaptive.classes
         yield name, adaptive(detector, score(detector), images[few], labels[few], start[few], *ball)
 
 

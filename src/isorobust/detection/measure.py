@@ -16,16 +16,15 @@ from isorobust.detection.scores import ADAPTIVE, UNSEEN, auroc_values
 from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, found
 from isorobust.progress import progress, say
-from isorobust.ranking import contrasts, share_by_image
+from isorobust.ranking import auroc_by_image, share_by_image
 from isorobust.runtime import derive_seed
-from isorobust.statistics import mean, rate
+from isorobust.statistics import mean
 
 
 class Verdicts(NamedTuple):
     """One seed on N test images: which it gets right; per attack which fooled it; scores of `clean` and of each attack.
 
-    What an attack was not tried on has fooled false and scores of NaN. features: of the curves, `[n, 5]`, of the clean
-    images that count and per attack of those that fooled.
+    What an attack was not tried on has fooled false and scores of NaN. features: of the curves, `[N, 6]`, likewise.
     """
 
     right: np.ndarray
@@ -94,20 +93,20 @@ def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Te
 def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, options, seed: int, bar) -> Verdicts:
     clean = detector.see(images)
     right = clean.classes == labels.cpu().numpy()
-    fooled, scores, features = {}, {"clean": detector.scores(clean)}, {"clean": clean.features[right]}
+    fooled, scores, features = {}, {"clean": detector.scores(clean)}, {"clean": clean.features}
     for attack, made in attacked(detector, images, labels, options, seed):
         there: Seen = detector.see(made)
         count = len(made)
         fooled[attack] = np.zeros(len(images), dtype=bool)
         fooled[attack][:count] = right[:count] & (there.classes != labels[:count].cpu().numpy())
         scores[attack] = {name: _padded(values, len(images)) for name, values in detector.scores(there).items()}
-        features[attack] = there.features[fooled[attack][:count]]
+        features[attack] = _padded(there.features, len(images))
         bar.update()
     return Verdicts(right, fooled, scores, detector.thresholds, features)
 
 
 def _padded(values: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(values.astype(float), (0, length - len(values)), constant_values=np.nan)
+    return np.concatenate([values.astype(float), np.full((length - len(values), *values.shape[1:]), np.nan)])
 
 
 def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -124,7 +123,7 @@ def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], d
     for attack in seen[0].fooled:
         arrays[f"fooled/{attack}"] = fooled = np.stack([one.fooled[attack] for one in seen])
         tried = ~np.isnan(seen[0].scores[attack][names[0]])
-        numbers["fooled"][attack] = rate(fooled[:, tried]).as_dict()
+        numbers["fooled"][attack] = _shares(fooled, right & tried).as_dict()
         for name in names:
             arrays[f"score/{attack}/{name}"] = np.stack([one.scores[attack][name] for one in seen])
         if fooled.sum(1).min() < 2:
@@ -136,9 +135,27 @@ def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], d
             numbers["auroc"][attack][name] = mean(values, 0.0, 1.0, int(fooled.any(0).sum())).as_dict()
             above = arrays[f"score/{attack}/{name}"] > arrays[f"threshold/{name}"][:, None]
             numbers["tpr_at_5fpr"][attack][name] = _shares(above, fooled).as_dict()
-        pairs = [(one.features["clean"], one.features[attack]) for one in seen]
-        numbers["curves"][attack] = contrasts([tuple(dict(zip(FEATURES, part.T)) for part in pair) for pair in pairs])
+        before, after = (np.stack([one.features[kind] for one in seen]) for kind in ("clean", attack))
+        numbers["curves"][attack] = {
+            name: _contrast(before[..., k], after[..., k], right, fooled) for k, name in enumerate(FEATURES)
+        }
     return numbers, arrays
+
+
+def _contrast(clean: np.ndarray, adversarial: np.ndarray, right: np.ndarray, fooled: np.ndarray) -> dict[str, dict[str, float]]:
+    """Of a feature `[S, N]`: means of clean and attacked images that count, difference, effect size (Cohen's d), AUROC."""
+    count = int(fooled.any(0).sum())
+    real, moved = (
+        np.stack([share_by_image(*row) for row in zip(*side)]) for side in ((clean, right), (np.nan_to_num(adversarial), fooled))
+    )
+    sides = [(a[r], b[f]) for a, b, r, f in zip(clean, adversarial, right, fooled)]
+    spread = np.array([np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2) for a, b in sides])[:, None]
+    change = moved - real
+    effect = np.divide(change, spread, out=np.zeros_like(change), where=spread > 0)
+    told = {"real": real, "adversarial": moved, "difference": change, "effect": effect}
+    found = {name: mean(values, -np.inf, np.inf, count) for name, values in told.items()}
+    ranked = np.stack([auroc_by_image(*row) for row in zip(clean, adversarial, right, fooled)])
+    return {name: one.as_dict() for name, one in (found | {"auroc": mean(ranked, 0.0, 1.0, count)}).items()}
 
 
 def _shares(flags: np.ndarray, counted: np.ndarray):

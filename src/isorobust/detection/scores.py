@@ -6,7 +6,7 @@ import numpy as np
 
 from isorobust.ranking import auroc_by_image
 
-SCORES = ("barrier", "fitted", "endpoint-loss", "max-softmax", "fitted-loss")  # the last three are the controls
+SCORES = ("barrier", "fitted", "ends", "endpoint-loss", "max-softmax", "fitted-loss")  # the last four are the controls
 UNSEEN = ("pgd", "apgd-ce", "square", "fab", "cw", "deepfool", "matched")
 ADAPTIVE = ("adaptive-barrier", "adaptive-fitted")
 FPR = 0.05  # of clean inputs, at the threshold

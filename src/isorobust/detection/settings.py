@@ -63,6 +63,7 @@ class Adaptive(Settings):
 
     images: Count  # the first n of the block's
     steps: Count
+    classes: Count = 2  # wrong classes that are tried, the likeliest first
 
 
 class DetectionSettings(Settings):

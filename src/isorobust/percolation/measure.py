@@ -22,7 +22,7 @@ from isorobust.networks.zoo import build
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.runtime import derive_seed
-from isorobust.statistics import mean_over_seeds, rate
+from isorobust.statistics import difference, rate
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 
@@ -54,7 +54,7 @@ def percolation(
     paths = paths.model_copy(update={"pairs": options.pairs, "seeds": None})
     seeds = seeds[: options.seeds]
     numbers: dict[str, Any] = {"seeds": len(seeds), "pairs": options.pairs, "sizes": {}}
-    shares: dict[str, list[np.ndarray]] = {}
+    lows: dict[str, list[np.ndarray]] = {}
     for size in sorted(options.sizes):
         small = [resized(split, size) for split in (train, val, test)]
         here: dict[str, Any] = {"dimension": int(np.prod(small[0].images.shape[1:]))}
@@ -65,11 +65,11 @@ def percolation(
             told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, trained=state == "trained")
             here[state] = told["kinds"]
             low = arrays[f"gaps/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
-            shares.setdefault(state, []).append(low.mean(2))
+            lows.setdefault(state, []).append(low)
         numbers["sizes"][str(size)] = here
     numbers["rise"] = {
-        state: {str(done): _over_seeds((each[-1] - each[0])[:, done]) for done in range(each[0].shape[1])}
-        for state, each in shares.items()
+        state: {str(done): difference(each[-1][:, done], each[0][:, done]).as_dict() for done in range(each[0].shape[1])}
+        for state, each in lows.items()
     }
     numbers["random"] = {} if options.random is None else _random(test, options, paths, device)
     return numbers
@@ -94,7 +94,3 @@ def _random(test: Split, options: PercolationSettings, paths: ConnectivitySettin
         models = list(zip(seeds, _networks(network, test, seeds)))
         told[network.name] = measure(models, test, paths, device, trained=False)[0]["kinds"]
     return told
-
-
-def _over_seeds(values: np.ndarray) -> dict[str, float]:
-    return dict(zip(("value", "lo", "hi"), mean_over_seeds(values)))
