@@ -43,10 +43,13 @@ def attack(arm: str, data: Path, models: Path, results: Path) -> tracking.Record
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)
+    networks = [Checkpoint.read(path) for path in (model, models / f"{BASELINE}.safetensors")]
+    test = read_split(data / "test.npz")
+    for checkpoint in networks:
+        checkpoint.check_split(test, data / "test.npz")
     numbers, arrays = attack_arm(
-        Checkpoint.read(model),
-        Checkpoint.read(models / f"{BASELINE}.safetensors"),
-        read_split(data / "test.npz"),
+        *networks,
+        test,
         settings.attack,
         Store(base.shared_state() / "units"),
         device,

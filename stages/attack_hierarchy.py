@@ -40,10 +40,13 @@ def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)
+    networks = [Checkpoint.read(path) for path in (model, models / f"{BASELINE}.safetensors")]
+    test = read_split(data / "test.npz")
+    for checkpoint in networks:
+        checkpoint.check_split(test, data / "test.npz")
     found = attack_hierarchies(
-        Checkpoint.read(model),
-        Checkpoint.read(models / f"{BASELINE}.safetensors"),
-        read_split(data / "test.npz"),
+        *networks,
+        test,
         settings.attack,
         device,
         where=f"params.yaml: recipes.{settings.data}.hierarchy-attack",

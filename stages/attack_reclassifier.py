@@ -40,8 +40,9 @@ def attack(name: str, data: Path, models: Path, results: Path) -> tracking.Recor
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)
-    store = Store(base.shared_state() / "units")
-    numbers, arrays = attack_reclassifier(Checkpoint.read(model), read_split(data / "test.npz"), settings.attack, store, device)
+    checkpoint, store = Checkpoint.read(model), Store(base.shared_state() / "units")
+    test = checkpoint.check_split(read_split(data / "test.npz"), data / "test.npz")
+    numbers, arrays = attack_reclassifier(checkpoint, test, settings.attack, store, device)
     artifacts.write_npz(verdicts, arrays)
     artifacts.write_json(metrics, numbers)
     return tracking.Record("attack", name, settings.data, metrics, facts=describe(device))

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from isorobust import tracking
 from isorobust.errors import UserError
+from isorobust.params import Params
 from isorobust.progress import say
+from isorobust.schema import validate
 
 STATE = ".isorobust"  # ignored folder: locks, finished units, verified downloads
 
@@ -23,9 +25,13 @@ def shared_state() -> Path:
 
 
 def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None]) -> None:
-    """Do the work of a stage once, then record it. A user's error ends with its message and status 1."""
+    """Do the work of a stage once, then record it. A user's error ends with its message and status 1.
+
+    All of params.yaml is checked first: a mistake anywhere in it stops the first stage that runs.
+    """
     started = time.time()
     try:
+        validate(Params.read())
         with _alone(stage if arm is None else f"{stage}@{arm}"):
             record = work()
     except UserError as error:

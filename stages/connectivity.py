@@ -44,8 +44,10 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
     from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
-    chosen = networks(Checkpoint.read(model), settings.connectivity.seeds, trained=arm != UNTRAINED)
-    numbers, found = measure(chosen, read_split(data / "test.npz"), settings.connectivity, device, trained=arm != UNTRAINED)
+    checkpoint, trained = Checkpoint.read(model), arm != UNTRAINED
+    test = checkpoint.check_split(read_split(data / "test.npz"), data / "test.npz")
+    chosen = networks(checkpoint, settings.connectivity.seeds, trained)
+    numbers, found = measure(chosen, test, settings.connectivity, device, trained)
     artifacts.write_npz(arrays, found)
     artifacts.write_json(metrics, numbers)
     return tracking.Record("connectivity", arm, settings.data, metrics, facts=describe(device))

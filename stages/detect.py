@@ -44,9 +44,11 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
     from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
-    trained = arm != UNTRAINED
-    chosen = networks(Checkpoint.read(model), settings.detection.seeds, trained)
-    splits = (read_split(data / f"{name}.npz") for name in ("train", "val", "test"))
+    checkpoint, trained = Checkpoint.read(model), arm != UNTRAINED
+    splits = [
+        checkpoint.check_split(read_split(path), path) for path in (data / f"{name}.npz" for name in ("train", "val", "test"))
+    ]
+    chosen = networks(checkpoint, settings.detection.seeds, trained)
     numbers, found = measure(chosen, *splits, settings.detection, device, trained)
     artifacts.write_npz(arrays, found)
     artifacts.write_json(metrics, numbers)

@@ -1,10 +1,11 @@
-"""Make the splits of the data set `data.name`: `python -m stages.download DATA_DIR`."""
+"""Make the splits of the data set `data.name`: `python -m stages.download DATA_DIR RESULT_DIR`."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+from isorobust import tracking
 from isorobust.data.settings import DataSettings
 from isorobust.errors import choose
 from isorobust.params import Params
@@ -17,21 +18,20 @@ def load(params: Params) -> DataSettings:
     return params.block(DataSettings, "data")
 
 
-def download(folder: Path) -> None:
-    from isorobust.schema import validate
-
-    params = Params.read()
-    validate(params)  # all of params.yaml, so that this message comes before DVC's own
-    settings = load(params)
+def download(folder: Path, results: Path) -> tracking.Record:
+    from isorobust import artifacts
     from isorobust.data.sources import make
     from isorobust.data.splits import write_split
 
+    settings, metrics = load(Params.read()), results / "data.json"
     source = choose(settings.sets, settings.name, "params.yaml: data.name")
     splits = make(settings.name, source, base.shared_state() / "raw" / settings.name)
     for part, split in splits._asdict().items():
         say(f"{part}: {len(split.labels)} images {list(split.images.shape[1:])}, per class {split.class_counts()}")
         write_split(folder / f"{part}.npz", split)
+    artifacts.write_json(metrics, splits.counts())
+    return tracking.Record("download", None, settings.name, metrics)
 
 
 if __name__ == "__main__":
-    base.run("download", None, lambda: download(Path(sys.argv[1])))
+    base.run("download", None, lambda: download(*map(Path, sys.argv[1:])))

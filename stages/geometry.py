@@ -40,7 +40,9 @@ def geometry(arm: str, data: Path, models: Path, results: Path) -> tracking.Reco
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)
-    numbers, measured = measure_arm(Checkpoint.read(model), read_split(data / "test.npz"), settings.geometry, device)
+    checkpoint = Checkpoint.read(model)
+    test = checkpoint.check_split(read_split(data / "test.npz"), data / "test.npz")
+    numbers, measured = measure_arm(checkpoint, test, settings.geometry, device)
     artifacts.write_npz(arrays, measured)
     artifacts.write_json(metrics, numbers)
     return tracking.Record("geometry", arm, settings.data, metrics, facts=describe(device))

@@ -50,7 +50,9 @@ def train(name: str, base_model: Path, data: Path, models: Path, results: Path) 
     from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
-    given = Checkpoint.read(base_model), read_split(data / "train.npz"), read_split(data / "val.npz")
+    checkpoint = Checkpoint.read(base_model)
+    splits = (checkpoint.check_split(read_split(path), path) for path in (data / "train.npz", data / "val.npz"))
+    given = checkpoint, *splits
     options = settings.reclassifier, settings.training, device
     trained, table = train_reclassifier(*given, *options, labels={"arm": name}), ablate(*given, *options)
     trained.write(model, metrics, curves)

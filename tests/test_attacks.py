@@ -318,6 +318,23 @@ def test_an_attack_that_leaves_the_ball_is_noticed(trained, splits, tmp_path, mo
     assert not checks["kept-ball-and-box"]["passed"]
 
 
+def test_verdicts_that_the_networks_do_not_give_are_noticed(trained, splits, tmp_path):
+    options = check(settings.AttackSettings, SETTINGS, "attack")
+    victims, bench = [Victim(0, trained, "model")], Bench(splits.test, options)
+    evaluation = evaluate(victims, victims, bench, Store(tmp_path))
+    evaluation.arrays["correct/clean"][0, 3] ^= True
+    checks = run_checks(victims, bench, evaluation)
+    assert checks["clean-accuracy-agrees"]["value"] == 1 / 40 and not checks["clean-accuracy-agrees"]["passed"]
+
+
+def test_results_kept_from_other_code_are_noticed(trained, splits, tmp_path, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setitem(perturb_module.ATTACKS, "pgd", lambda problem, options: problem.images.clone())
+        evaluated([trained], splits, tmp_path)
+    _, checks = evaluated([trained], splits, tmp_path)
+    assert not checks["verdicts-agree"]["passed"]
+
+
 def test_a_check_that_is_not_a_number_has_failed():
     from isorobust.attacks.checks import Check
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 
 from isorobust.commands import provenance, readme, verify
 from isorobust.commands.sync import records
+from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.settings import NetworkSettings
+from isorobust.networks.stack import Stack
+from isorobust.networks.zoo import build
+from isorobust.params import check
 
 TOYS = ("rings", "torus")
 DATA = sorted(path.parent.name for path in (ROOT / "metrics").glob("*/compare.json"))
@@ -20,6 +28,21 @@ def test_the_readmes_tables_are_current(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text()
     assert readme.filled(text) == text, "run `make tables`"
+
+
+def test_the_readmes_code_runs(tmp_path, monkeypatch):
+    """On a network of the recipe's form with its first weights, and images in pairs of one class."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    network = check(NetworkSettings, {"name": "tanh-mlp", "width": 8, "hidden_layers": 2}, "network")
+    spec = {"network": network.model_dump(), "shape": [1, 28, 28], "classes": 10, "seeds": [0], "isometric": None}
+    path = tmp_path / re.search(r'load_model\("(.*?)"', code)[1]
+    path.parent.mkdir(parents=True)
+    Checkpoint(spec, Stack([build(network, (1, 28, 28), 10, seed=0)]).state()).save(path)
+    monkeypatch.chdir(tmp_path)
+    told = {"images": torch.rand(60, 1, 28, 28), "labels": torch.arange(60) // 2 % 10}
+    exec(code, told)
+    assert told["term"] > 0 and told["points"].shape == (30, 50, 1, 28, 28)
+    assert torch.isfinite(told["around"].heights).all() and set(told["found"]) >= {"barrier", "endpoint-loss"}
 
 
 def test_the_readme_has_a_block_for_every_data_set():
@@ -51,6 +74,13 @@ def test_every_used_result_has_its_mlflow_record(monkeypatch):
         assert wanted | {f"compare-{data}"} <= names
 
 
+def in_folder(folder, command, *words):
+    """A command's finished process, started in another folder."""
+    whole = [sys.executable, "-m", f"isorobust.commands.{command}", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(whole, cwd=folder, capture_output=True, text=True, env=environment)
+
+
 def tree(value=0.5):
     return {"arms": {"a": {"clean": {"value": value, "lo": 0.4, "hi": 0.6, "n": 10}, "seeds": 5}}}
 
@@ -59,6 +89,32 @@ def tree(value=0.5):
 def test_verify_asks_for_the_committed_interval(value, inside):
     ((path, _, seen, verdict),) = verify.compare(tree(), tree(value))
     assert (path, seen, verdict) == ("arms.a.clean", value, inside)
+
+
+@pytest.mark.parametrize("command", ["verify", "verify mnist", "verify rings", "provenance write"])
+def test_numbers_that_were_not_made_here_are_not_vouched_for(tmp_path, command):
+    for name in ("params.yaml", "dvc.yaml", "metrics"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = in_folder(tmp_path, *command.split())
+    assert done.returncode == 1 and "not made here" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("value", "told", "status"), [(0.5, "ok", 0), (0.9, "OUTSIDE", 1)])
+def test_verify_looks_at_a_toys_summary(tmp_path, value, told, status):
+    file = tmp_path / "metrics/rings/summary.json"
+    for folder in (file.parent, tmp_path / "results/rings"):
+        folder.mkdir(parents=True)
+    file.write_text(json.dumps(tree()))
+    for words in (
+        ["init", "-q"],
+        ["add", "metrics"],
+        ["-c", "user.name=t", "-c", "user.email=t@t", "commit", "-q", "-m", "toys"],
+    ):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    file.write_text(json.dumps(tree(value)))
+    done = in_folder(tmp_path, "verify", "rings")
+    assert done.returncode == status and done.stdout.startswith(told), done.stderr
+    assert f"rings: {1 - status} of 1 numbers lie" in done.stdout
 
 
 def test_verify_counts_a_lost_number_as_outside():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from isorobust.compare import evidence, plots, tables
-from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, compare, summary, verdict
+from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, add_reclassifiers, compare, summary, verdict
+from isorobust.compare.publish import twins_of
 from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
 from isorobust.drawing import png
@@ -105,7 +106,7 @@ def test_tables_show_every_arm_its_interval_and_failed_checks():
     tree = compare([arm("baseline", 0.5), arm("isometric", 0.8, checks={"x": FAILED})], SETTINGS, "d", TWINS)
     accuracy = tables.accuracy_table(tree)
     assert "| L-infinity 0.1 | isometric (failed: x) | 3 | 100.0 [" in accuracy
-    assert "| isometric over baseline | L-infinity 0.1 |" in tables.verdict_table(tree)
+    assert "| isometric (failed: x) over baseline | L-infinity 0.1 |" in tables.verdict_table(tree)
     assert "holds (primary) |" in tables.verdict_table(tree)
     assert "0.5 FAILED" in tables.checks_table(tree)
     rows = tables.long_rows(tree)
@@ -176,16 +177,150 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
                     "claims": {
                         "improves-base": {"linf": {"0.1": bad}},
                         "direct-attack-overstates": {"linf": {"0.1": good}},
-                        "fc-more-sensitive": open_,
+                        "fc-more-sensitive": {"worst": good, "per-margin": open_},
                     }
                 }
             }
         },
     }
     lines = evidence.table({"digits": tree}, {}).splitlines()
-    assert len(lines) == 2 + 5
+    assert len(lines) == 2 + 6
     assert lines[2].endswith("| +30.0 [+10.0, +50.0] **holds** | -30.0 [-50.0, -10.0] **does not hold** |")
     assert "regularisers: noise" in lines[3] and lines[3].endswith("|  | +0.0 [-100.0, +100.0] **undecided** |")
     assert "improves" in lines[4] and lines[4].endswith("**does not hold** |")
     assert "overstates" in lines[5] and lines[5].endswith("**holds** |")
-    assert "sensitive" in lines[6] and "**undecided**" in lines[6]
+    assert "sensitive" in lines[6] and "+0.300 [+0.100, +0.500] **holds**" in lines[6]
+    assert "per unit of margin" in lines[7] and "**undecided**" in lines[7]
+
+
+INTERVAL = {"value": 0.5, "lo": 0.4, "hi": 0.6}
+RATE = {**INTERVAL, "n": 100}
+
+
+def mistakes(per_image=False):
+    both = {"hierarchical": INTERVAL, "flat": INTERVAL, "nearer": {**INTERVAL, "verdict": HOLDS}, "n": 3}
+    over = {"hierarchical": {**RATE, "value": 0.1234}, "flat": RATE, "nearer": {**RATE, "value": -0.0111, "verdict": REFUTED}}
+    kind = {**both, **({"per-image": over} if per_image else {})}
+    return {"uniform": 1.55, "clean": kind, "pgd": {"0.1": {"n": 0}}}
+
+
+def hierarchy(per_image=False):
+    level = {"clean": RATE, "pgd-on-any-level": {"0.1": RATE}}
+    levels = {"level-1": {"groups": 2, "hierarchical": level, "flat": level}}
+    return {"norm": "linf", "images": 100, "seeds": 3, "two-level": {"levels": levels, "mistakes": mistakes(per_image)}}
+
+
+def test_a_failed_check_stands_beside_its_arm_in_every_table():
+    checks = {"x": FAILED, "y": PASSED, "z": FAILED}
+    tree = compare([arm("baseline", 0.5, checks={"w": FAILED}), arm("isometric", 0.8, checks=checks)], SETTINGS, "d", TWINS)
+    pairs, boundary = dict.fromkeys(("correlation", "stress", "scale"), INTERVAL), {"correlation": INTERVAL, "verdict": HOLDS}
+    measured = {"distances": pairs, "neighbours": {"overlap": INTERVAL}, "boundary": boundary}
+    tree |= {"geometry": {"isometric": measured, "baseline": measured}, "hierarchy": hierarchy(per_image=True)}
+    ours, plain = "isometric (failed: x, z)", "baseline (failed: w)"
+    assert (tables.named(tree, "isometric"), tables.named(tree, "baseline")) == (ours, plain)
+    assert tables.named(tree, "isometric", "it") == "it (failed: x, z)" and tables.named(tree, "other") == "other"
+    for draw in (tables.accuracy_table, tables.verdict_table, tables.clean_table, tables.factorial_table, tables.geometry_table):
+        assert ours in draw(tree) and plain in draw(tree), draw
+        for line in draw(tree).splitlines()[2:]:
+            assert line.count("isometric") == line.count(ours) and line.count("baseline") == line.count(plain), draw
+    for draw in (tables.hierarchy_table, tables.mistakes_table):
+        assert "flat (failed: w)" in draw(tree).splitlines()[0], draw
+    assert tables.checks_table(tree).count("FAILED") == 3
+    labels = [text.get_text() for text in plots.robust_accuracy(tree).legends[0].get_texts()]
+    assert labels[:2] == ["baseline\n(failed: w)", "isometric\n(failed: x,\nz)"]
+
+
+def test_titles_tell_the_images_where_all_rows_have_as_many():
+    results = [arm("baseline", 0.5), arm("isometric", 0.8)]
+    header = tables.accuracy_table(compare(results, SETTINGS, "d", TWINS)).splitlines()[0]
+    assert "| clean (n = 200) | paper's FGSM (n = 200) | PGD (n = 200) | worst case (n = 100) |" in header
+    tree = compare([*results, arm("noise", 0.5, count=200)], SETTINGS, "d", TWINS)
+    tree["arms"]["noise"]["robust"]["linf"]["0.1"]["pgd"]["n"] = 150
+    assert "| PGD | worst case (n = 100) |" in tables.accuracy_table(tree).splitlines()[0]
+
+
+def test_the_line_of_counts_tells_the_worst_cases_seeds_of_every_arm():
+    results = [arm("baseline", 0.5), arm("isometric", 0.8)]
+    tree = compare(results, SETTINGS, "d", TWINS)
+    assert "worst case the first 100 of them on the first 3 seeds. Percent" in tables.counts_line(tree)
+    plugged = arm("plug", 0.5)  # its worst case is the mixed surrogate attack: no array tells what felled an image
+    gone = [key for key in plugged.arrays if key.startswith(("fallen/", "parts/", "correct/pgd", "correct/strongest"))]
+    for key in gone:
+        del plugged.arrays[key]
+    plugged.arrays["correct/worst-case/linf/0.1"] = plugged.arrays["correct/worst-case/linf/0.1"][:2, :50]
+    baseline = results[0].arrays
+    baseline["correct/worst-case/linf/0.1"] = baseline["correct/worst-case/linf/0.1"][:, :50]
+    add_reclassifiers(tree, results, [plugged], SETTINGS)
+    assert tree["arms"]["plug"]["worst-case-seeds"] == 2
+    assert "on the first 3 seeds (plug: 50 images, 2 seeds). Percent" in tables.counts_line(tree)
+    tree["reclassifiers"] = {"plug": {}}
+    assert "(plug: 50 images, 2 seeds, mixed surrogates)" in tables.counts_line(tree)
+
+
+def test_an_arm_whose_base_was_tuned_with_it_is_no_twin():
+    blocks = {
+        "baseline": {"objective": "cross-entropy"},
+        "isometric": {"twin_of": "baseline", "isometry": {"beta": 0.1}},
+        "isometric-tuned": {"twin_of": "baseline", "isometry_grid": {"beta": [0.1, 1.0]}},
+        "jacobian": {"objective": "jacobian", "weight": 0.1},
+        "jacobian-isometric-tuned": {"twin_of": "jacobian", "grid": {"weight": [0.1]}, "isometry_grid": {"beta": [0.1]}},
+    }
+    twins, tuned, retuned = twins_of(blocks)
+    assert tuned == ["isometric-tuned", "jacobian-isometric-tuned"] and retuned == ["jacobian-isometric-tuned"]
+    tree = compare([arm(name, 0.5) for name in blocks], SETTINGS, "d", twins, retuned)
+    assert tree["twins"] == {"isometric": "baseline", "isometric-tuned": "baseline"}
+    assert "jacobian-isometric-tuned-vs-jacobian" in tree["differences"]
+    assert {entry["twin"] for entry in tables.factorial_entries(tree)} == {"isometric", "isometric-tuned"}
+    assert "jacobian-isometric-tuned less" not in evidence.table({"d": {**tree, "geometry": {}}}, {})
+
+
+def test_mistakes_are_told_over_all_images_where_measured():
+    plain = tables.mistakes_table({"hierarchy": hierarchy(), "primary": {}}).splitlines()
+    assert "images | uniform wrong class | hierarchical | flat | flat less hierarchical | errs to nearer classes |" in plain[0]
+    assert plain[2] == "| two-level | clean | 1.55 | 0.50 | 0.50 | +0.50 [+0.40, +0.60] | holds |"
+    assert plain[3] == "| two-level | PGD, L-infinity 0.1 | 1.55 |  |  |  |  |"
+    told = tables.mistakes_table({"hierarchy": hierarchy(per_image=True), "primary": {}}).splitlines()
+    ending = "per image: hierarchical | per image: flat | per image: flat less hierarchical | nearer per image |"
+    assert told[0].endswith(ending)
+    assert told[2].endswith("| holds | 0.123 | 0.500 | -0.011 [+0.400, +0.600] | does not hold |")
+    assert len({line.count("|") for line in told}) == 1
+
+
+ARMS = [
+    "baseline",
+    "isometric",
+    "isometric-tuned",
+    "jacobian",
+    "jacobian-isometric",
+    "trades",
+    "noise",
+    "adversarial",
+    "reclassifier",
+]
+
+
+def test_an_arm_looks_the_same_whichever_others_a_figure_shows():
+    every = plots.styles(ARMS)
+    for name in ARMS:
+        assert plots.styles([name])[name] == every[name]
+    assert len({every[name]["color"] for name in ARMS}) == 6
+    looks = [(look["color"], look["linestyle"], look["marker"]) for look in every.values()]
+    assert len(set(looks)) == len(ARMS)
+    for twin, base in (("isometric", "baseline"), ("jacobian-isometric", "jacobian")):
+        assert every[twin]["color"] == every[base]["color"]
+        assert every[twin]["markerfacecolor"] == "white" != every[base]["markerfacecolor"]
+        assert every[base]["linestyle"] == "-" != every[twin]["linestyle"]
+    unknown = plots.styles([*ARMS, "mixup", "mixup-isometric", "cutout", "adversarial-long"])
+    assert unknown["mixup"]["color"] == unknown["mixup-isometric"]["color"] not in {every[name]["color"] for name in ARMS}
+    assert unknown["cutout"]["color"] not in {unknown[name]["color"] for name in [*ARMS, "mixup"]}
+    assert unknown["mixup-isometric"]["linestyle"] == every["isometric"]["linestyle"]
+    assert unknown["adversarial-long"]["color"] == every["adversarial"]["color"]
+    assert unknown == plots.styles([*ARMS, "mixup", "mixup-isometric", "cutout", "adversarial-long"])
+
+
+def test_worst_case_bars_of_an_arm_and_its_twin_stand_apart():
+    tree = compare([arm("baseline", 0.5), arm("isometric", 0.5)], SETTINGS, "d", TWINS)
+    axis = plots.robust_accuracy(tree).axes[1]
+    (first, second) = (bar[0].get_xdata()[0] for bar in axis.containers)
+    assert first < 0.1 < second and first * second == pytest.approx(0.01)
+    assert axis.containers[0][0].get_markerfacecolor() != axis.containers[1][0].get_markerfacecolor() == "white"

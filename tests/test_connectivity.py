@@ -10,8 +10,8 @@ from conftest import NETWORKS
 import isorobust
 from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
-from isorobust.connectivity.inputs import between_classes, cross_entropy, match_loss, synthesise, within_classes
-from isorobust.connectivity.measure import KINDS, UNTRAINED_KINDS, measure
+from isorobust.connectivity.inputs import chosen_tuples, cross_entropy, match_loss, synthesise
+from isorobust.connectivity.measure import measure
 from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
@@ -148,13 +148,55 @@ def test_total_variation_equals_its_loop():
     assert total_variation(torch.randn(3, 7)).tolist() == [0, 0, 0]
 
 
-def test_pairs_within_and_between_classes():
+@pytest.mark.parametrize("classes", ["ss", "so", "sso", "ssss"])
+def test_tuples_are_of_the_classes_asked_for_and_of_right_samples(classes):
+    labels, right = np.arange(60) % 3, np.arange(60) % 7 > 0
+    drawn = chosen_tuples(labels, right, classes, 30, np.random.default_rng(0))
+    assert drawn.shape == (30, len(classes)) and right[drawn].all() and set(labels[drawn[:, 0]]) == {0, 1, 2}
+    for place, kind in enumerate(classes[1:], start=1):
+        assert ((labels[drawn[:, place]] == labels[drawn[:, 0]]) == (kind == "s")).all()
+    same = drawn[:, [i for i, kind in enumerate(classes) if kind == "s"]]
+    assert all(len(set(row)) == len(row) for row in same.tolist())
+
+
+def test_classes_of_too_few_samples_are_left_out_and_too_few_tuples_are_said():
     labels = np.array([0, 1, 0, 1, 2, 0, 1])
-    first, second = within_classes(labels, 30, np.random.default_rng(0))
-    assert (labels[first] == labels[second]).all() and (first != second).all()
-    assert set(labels[first]) == {0, 1}  # class 2 has a single sample
-    first, second = between_classes(labels, 30, np.random.default_rng(0))
-    assert (labels[first] != labels[second]).all()
+    drawn = chosen_tuples(labels, np.ones(7, bool), "ss", 30, np.random.default_rng(0))
+    assert set(labels[drawn].flatten()) == {0, 1}
+    with pytest.raises(ValueError, match="5 tuples of right samples needed, found 0"):
+        chosen_tuples(labels, labels == 2, "ss", 5, np.random.default_rng(0))
+
+
+def test_networks_that_are_right_on_much_the_same_are_given_much_the_same_pairs(rng):
+    labels = np.arange(200) % 10
+    first, second = rng.random((2, 200)) < 0.9
+    drawn = [set(map(tuple, chosen_tuples(labels, right, "ss", 50, np.random.default_rng(3)))) for right in (first, second)]
+    assert len(drawn[0] & drawn[1]) > 25
+
+
+def test_the_loss_of_a_confident_network_is_a_smooth_curve():
+    """In float32 log(1 + exp(-m)) is 0 or a few roundings for margins m beyond 16, and its curve full of maxima."""
+
+    class Confident(torch.nn.Module):
+        def forward(self, x):
+            margin = 17 + 2 * (x[:, :1] - 0.3) ** 2
+            return torch.cat([margin, torch.zeros_like(margin)], dim=1)
+
+    a, c = torch.zeros(1, 1), torch.ones(1, 1)
+    losses = path_losses(lambda x, pair: cross_entropy(Confident(), x, 0 * pair), a, c, torch.tensor([0]), 12)
+    assert losses.dtype == torch.float64 and curve_features(losses)["maxima"].item() <= 2
+    assert (losses > 0).all() and losses.argmax() == 3
+
+
+def test_a_bypass_that_ends_higher_is_not_taken():
+    """A narrow dip in a plateau: any step leaves the plateau's lowest place."""
+
+    def loss(x, pair):
+        return 1 + x[:, 1].abs()
+
+    a, c = torch.tensor([[-1.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    found = bypass(loss, a, c, threshold=0.5, rounds=2, points=10, steps=5, learning_rate=0.3, closeness=0.0)
+    assert found.heights.flatten().tolist() == [1, 1, 1] and found.path.segments(1).tolist() == [1]
 
 
 def test_synthetic_inputs_reach_their_class_and_finished_ones_rest(trained):
@@ -174,6 +216,9 @@ def test_adversarial_images_match_the_loss_they_are_to_match(trained, test_tenso
     made, matched = match_loss(trained, images[:10], other, target, options)
     assert matched.all() and made.min() >= 0 and made.max() <= 1
     assert (cross_entropy(trained, made, other).log() - target.log()).abs().max() <= 0.1 + 1e-4
+    free, _ = match_loss(trained, images[:10], other, target, check(Matched, {**options.model_dump(), "distortion": 0.0}, "x"))
+    held, _ = match_loss(trained, images[:10], other, target, check(Matched, {**options.model_dump(), "distortion": 30.0}, "x"))
+    assert (held - images[:10]).flatten(1).norm(dim=1).mean() < (free - images[:10]).flatten(1).norm(dim=1).mean()
     _, never = match_loss(trained, images[:10], other, target, check(Matched, {**options.model_dump(), "steps": 1}, "x"))
     assert not never.all()
 
@@ -201,15 +246,25 @@ SMALL = {
 def test_a_trained_networks_numbers_and_arrays_agree(trained, splits):
     options = check(ConnectivitySettings, SMALL, "x")
     numbers, arrays = measure([(0, trained)], splits.test, options, torch.device("cpu"), trained=True)
-    assert set(numbers["kinds"]) == set(KINDS)
+    assert set(numbers["kinds"]) == {"real", "interpolated", "synthetic", "between-classes"}
     for kind, one in numbers["kinds"].items():
-        gaps = arrays[f"gaps/{kind}"]
-        assert gaps.shape == (1, 3, 20) and arrays[f"straight/{kind}"].shape == (20, 12)
-        for key, by_round in one["connected"].items():
-            for done, share in by_round.items():
-                assert share["value"] == pytest.approx((gaps[0, int(done)] <= float(key)).mean())
+        gaps, heights, straight = (arrays[f"{name}/{kind}"] for name in ("gaps", "heights", "straight"))
+        assert gaps.shape == heights.shape == (1, 3, 20) and straight.shape == (20, 12)
+        assert not (np.diff(heights, axis=1) > 0).any(), "a round of bypassing never makes a path worse"
+        assert np.allclose(heights[0, 0], straight.max(1)) and np.allclose(gaps, heights - straight[:, [0, -1]].max(1), atol=1e-6)
+        for criterion, values in (("low", heights), ("level", gaps)):
+            for key, by_round in one[criterion].items():
+                for done, share in by_round.items():
+                    assert share["value"] == pytest.approx((values[0, int(done)] <= float(key)).mean())
+    images, labels = torch.from_numpy(splits.test.images).float() / 255, splits.test.labels
+    right = trained(images).argmax(1).numpy() == labels
+    for kind, same in (("real", True), ("between-classes", False)):
+        first, second = arrays[f"pairs/{kind}"][0].T
+        assert ((labels[first] == labels[second]) == same).all() and right[first].all() and right[second].all()
     assert numbers["kinds"]["between-classes"]["height"]["value"] > numbers["kinds"]["real"]["height"]["value"]
-    assert 0 < numbers["component"]["value"] <= 1
+    assert 0 < numbers["component"]["low"]["value"] <= numbers["component"]["level"]["value"] <= 1
+    assert len(arrays["shown/around"]) in (12, 24) and arrays["shown/images"].shape == (4, 1, 8, 8)
+    assert numbers["against"]["change"]["l2"]["value"] > 0
     assert set(numbers["against"]["features"]["gap"]) == {"real", "adversarial", "difference", "effect", "auroc"}
     again, _ = measure([(0, trained)], splits.test, options, torch.device("cpu"), trained=True)
     assert again == numbers
@@ -220,7 +275,8 @@ def test_untrained_networks_are_measured_on_synthetic_inputs(splits):
     numbers, arrays = measure(
         [(1, network)], splits.test, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu"), trained=False
     )
-    assert set(numbers["kinds"]) == set(UNTRAINED_KINDS) and "against" not in numbers and arrays["images"].shape == (4, 1, 8, 8)
+    assert set(numbers["kinds"]) == {"synthetic", "between-classes"} and "against" not in numbers
+    assert arrays["shown/images"].shape == (4, 1, 8, 8)
 
 
 def test_a_network_that_is_never_right_is_named(splits):
@@ -228,7 +284,7 @@ def test_a_network_that_is_never_right_is_named(splits):
         def forward(self, x):
             return torch.nn.functional.one_hot(torch.full((len(x),), 7), 9).float() + 0 * x.flatten(1).sum(1, keepdim=True)
 
-    with pytest.raises(UserError, match="seed 0 gets no two test images of a class right"):
+    with pytest.raises(UserError, match="connectivity.pairs: seed 0 gets too few test images right"):
         measure([(0, Wrong())], splits.test, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu"), trained=True)
 
 
@@ -239,13 +295,19 @@ def test_a_threshold_must_be_among_those_judged():
 
 def test_arms_are_held_against_the_reference_by_seed(rng):
     options = check(ConnectivitySettings, SMALL, "x")
-    limit = options.threshold
-    base = {"seeds": np.array([0, 1, 2]), "gaps/real": rng.random((3, 3, 20)) * 2 * limit}
-    arm = {"seeds": np.array([1, 2, 5]), "gaps/real": np.zeros((3, 3, 20))}
+    limit, ids = options.threshold, np.stack([np.arange(20), np.arange(20) + 50], axis=1)
+    base = {"seeds": np.array([0, 1, 2]), "pairs/real": np.stack([ids] * 3)}
+    base |= {f"{name}/real": rng.random((3, 3, 20)) * 2 * limit for name in ("gaps", "heights")}
+    # The arm was given the last 15 of these pairs, in another order, and five of its own, on which it is bad.
+    own = np.concatenate([ids[5:][::-1], ids[:5] + 100])
+    arm = {"seeds": np.array([1, 2, 5]), "pairs/real": np.stack([own] * 3)}
+    arm |= {
+        f"{name}/real": np.concatenate([np.zeros((3, 3, 15)), np.full((3, 3, 5), 9.0)], axis=2) for name in ("gaps", "heights")
+    }
     told = compared._difference(arm, base, options)
-    shares = [(base["gaps/real"][s, 0] <= limit).mean() for s in (1, 2)]
-    assert told["linear"]["value"] == pytest.approx(np.mean([1 - share for share in shares]))
-    assert told["gap"]["value"] == pytest.approx(-base["gaps/real"][1:, 0].mean()) and told["gap"]["hi"] > told["gap"]["lo"]
+    shares = [(base["heights/real"][s, 0, 5:] <= limit).mean() for s in (1, 2)]
+    assert told["low-straight"]["value"] == pytest.approx(np.mean([1 - share for share in shares])) and told["gap"]["n"] == 15
+    assert told["gap"]["value"] == pytest.approx(-base["gaps/real"][1:, 0, 5:].mean()) and told["gap"]["hi"] > told["gap"]["lo"]
 
 
 @pytest.mark.parametrize("round_trip", [4, 8], ids=["halved", "as it is"])
@@ -280,16 +342,20 @@ def test_percolation_goes_from_the_smallest_size_up_and_over_random_networks(by_
     assert [here["dimension"] for here in by_size["sizes"].values()] == [16, 64] and by_size["seeds"] == 2
     assert by_size["sizes"]["8"]["accuracy"]["value"] > 0.6
     for state, kind in (("trained", "real"), ("untrained", "synthetic")):
-        first, last = (by_size["sizes"][size][state][kind]["connected"]["0.1"] for size in ("4", "8"))
-        for done, rise in by_size["rise"][state].items():
-            assert rise["value"] == pytest.approx(last[done]["value"] - first[done]["value"])
+        for criterion in ("low", "level"):
+            first, last = (by_size["sizes"][size][state][kind][criterion]["0.1"] for size in ("4", "8"))
+            for done, rise in by_size["rise"][state][criterion].items():
+                assert rise["value"] == pytest.approx(last[done]["value"] - first[done]["value"])
 
 
 def test_its_table_has_a_row_per_size_state_and_random_network(by_size):
-    told = compared_sizes.tree(by_size, "0.1")
+    told = compared_sizes.tree(by_size, check(ConnectivitySettings, {**SMALL, "bypass": {**SMALL["bypass"], "rounds": 1}}, "x"))
     assert compared_sizes.table(told).count("\n") == 2 * 2 + 2 + 1
     assert "8 x 8 than at 4 x 4" in compared_sizes.sentences(told)
-    assert compared_sizes.tree({"skipped": True}, "0.1") == {}
+    assert set(told["random"]["small-cnn"]["claims"]) == {
+        f"{c}-{how}" for c in ("low", "level") for how in ("straight", "bypassed")
+    }
+    assert compared_sizes.tree({"skipped": True}, None) == {}
 
 
 def test_sizes_above_the_images_own_are_refused(splits):

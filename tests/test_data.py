@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -79,17 +81,39 @@ def empty_class(root):
     (root / "test" / "zebra").mkdir()
 
 
+def deep_grey(root):
+    Image.fromarray(np.full((6, 5), 40000, np.uint16)).save(root / "train" / "dog" / "0.png")
+
+
+def huge(root):
+    """The start of a PNG that says it has more pixels than Pillow opens."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)
+    header = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    (root / "train" / "dog" / "0.png").write_bytes(header + struct.pack(">I", 1) + b"IDAT")
+
+
 @pytest.mark.parametrize(
     ("options", "damage", "message"),
     [
         ({"classes": ("cat",)}, None, r"single class \['cat'\]"),
         ({"sizes": ((6, 5), (5, 5))}, None, r"is \[1, 5, 5\] .* earlier ones \[1, 6, 5\]"),
         ({}, broken, r"cannot read .*dog.0\.png"),
+        ({}, deep_grey, r"dog.0\.png: mode: found 'I;16'; allowed: 8-bit grey or colour"),
+        ({}, huge, r"cannot read .*dog.0\.png .*exceeds limit"),
         ({}, empty_class, r"no image in .*zebra"),
         ({}, lambda root: (root / "test" / "emu").rename(root / "test" / "gnu"), r"differ in classes \['emu', 'gnu'\]"),
         ({}, lambda root: (root / "test").rename(root / "tset"), r"no folder .*test; allowed: a root with"),
     ],
-    ids=["one class", "mixed sizes", "unreadable file", "empty class", "other classes in test", "no test folder"],
+    ids=[
+        "one class",
+        "mixed sizes",
+        "unreadable file",
+        "16-bit grey",
+        "huge image",
+        "empty class",
+        "other classes in test",
+        "no test folder",
+    ],
 )
 def test_a_bad_image_folder_is_told(tmp_path, options, damage, message):
     source = write_images(tmp_path, **options)
@@ -97,6 +121,21 @@ def test_a_bad_image_folder_is_told(tmp_path, options, damage, message):
         damage(tmp_path)
     with pytest.raises(UserError, match=message):
         make("mine", source, tmp_path)
+
+
+@pytest.mark.parametrize(("pixels", "mode"), [(0, "1"), (255, "1"), (200, "LA"), (200, "L")])
+def test_other_grey_modes_keep_their_values(tmp_path, pixels, mode):
+    source = write_images(tmp_path, classes=("cat", "dog"))
+    for file in tmp_path.rglob("*.png"):
+        Image.new("L", (5, 6), pixels).convert(mode).save(file)
+    assert all((split.images == pixels).all() and split.images.shape[1] == 1 for split in make("mine", source, tmp_path))
+
+
+def test_the_counts_are_those_of_the_splits(splits):
+    counts = splits.counts()
+    assert (counts["channels"], counts["height"], counts["width"]) == splits.train.images.shape[1:]
+    for part, split in splits._asdict().items():
+        assert counts[part] == {"images": len(split.labels), "by-class": dict(enumerate(split.class_counts()))}
 
 
 def test_more_val_than_train_is_refused(tmp_path):
@@ -119,9 +158,10 @@ def split_file(tmp_path, **arrays):
         ({"images": np.zeros((3, 1, 2, 2))}, "found images float64"),
         ({"images": np.zeros((3, 2, 2), np.uint8)}, r"\[3, 2, 2\]"),
         ({"labels": np.arange(4)}, r"labels int64 \[4\]"),
+        ({"labels": np.arange(3) - 1}, "s.npz: found label -1; allowed: 0 and above; delete it"),
         ({"images": np.zeros((0, 1, 2, 2), np.uint8), "labels": np.arange(0)}, "holds no images"),
     ],
-    ids=["no labels", "float images", "3-d images", "lengths differ", "empty"],
+    ids=["no labels", "float images", "3-d images", "lengths differ", "label below 0", "empty"],
 )
 def test_a_bad_split_file_is_told(tmp_path, arrays, message):
     with pytest.raises(UserError, match=message):

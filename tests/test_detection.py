@@ -51,6 +51,10 @@ def options():
     return check(DetectionSettings, SMALL, "detection")
 
 
+def held_out(splits):
+    return torch.from_numpy(splits.val.images).float() / 255, torch.from_numpy(splits.val.labels)
+
+
 @pytest.fixture
 def detector(trained, splits):
     images = torch.from_numpy(splits.train.images).float() / 255
@@ -114,7 +118,7 @@ def test_shares_by_image_average_to_the_share_of_the_counted(rng):
 
 def test_contrasts_equal_written_out_formulas(rng):
     seeds = [({"gap": rng.normal(size=9)}, {"gap": rng.normal(1, size=7)}) for _ in range(3)]
-    row = contrasts(seeds)["gap"]
+    row = contrasts(seeds, {"gap": (0.0, np.inf)})["gap"]
     shifts = [b["gap"].mean() - a["gap"].mean() for a, b in seeds]
     pooled = [np.sqrt((a["gap"].var(ddof=1) + b["gap"].var(ddof=1)) / 2) for a, b in seeds]
     assert row["difference"]["value"] == pytest.approx(np.mean(shifts))
@@ -255,6 +259,14 @@ def test_fitting_needs_both_kinds(rng):
         detector.fit(planted(rng, 4, 0), planted(rng, 0, 0))
 
 
+def test_references_of_another_form_are_named(detector):
+    image = detector.references[0, :1]
+    with pytest.raises(ValueError, match=r"references must be \[K, m, \*\[1, 8, 8\]\], found \[4, 1, 8, 8\]"):
+        BarrierDetector(detector.model, detector.references[0]).see(image)
+    with pytest.raises(ValueError, match="found references of 3 classes and 5 logits"):
+        BarrierDetector(detector.model, detector.references[:3]).see(image)
+
+
 def test_the_detector_is_public():
     assert isorobust.BarrierDetector is BarrierDetector
 
@@ -291,7 +303,7 @@ def test_adaptive_attacks_fool_with_lower_scores_than_attacks_on_the_network(det
     noisy = (train + 0.3 * torch.randn(train.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
     detector.fit(detector.see(train), detector.see(noisy))
     score = {"adaptive-barrier": barrier_score, "adaptive-fitted": fitted_score}[name](detector)
-    plain = dict(attacked(detector, images, labels, options, 0))["pgd"]
+    plain = dict(attacked(detector, images, labels, held_out(splits), options, 0))["pgd"].images
     made = adaptive(detector, score, images, labels, plain, 0.2, 30, batch=200)
     assert (made - images).abs().max() <= 0.2 + 1e-6 and made.min() >= 0 and made.max() <= 1
     both = (trained(made).argmax(1) != labels) & (trained(plain).argmax(1) != labels)
@@ -299,6 +311,33 @@ def test_adaptive_attacks_fool_with_lower_scores_than_attacks_on_the_network(det
     kind = name.removeprefix("adaptive-")
     scores = [detector.scores(detector.see(x[both]))[kind].mean() for x in (made, plain)]
     assert scores[0] < scores[1] - 0.2 * abs(scores[1])
+
+
+def test_matched_images_have_the_losses_of_their_partners_and_not_of_references(detector, splits, options, trained):
+    images, labels = torch.from_numpy(splits.test.images[:20]).float() / 255, torch.from_numpy(splits.test.labels[:20])
+    others, classes = held_out(splits)
+    loss = class_losses(trained, others, classes)
+    partner = loss.argsort(descending=True)[:5]  # a single one of each of some classes, of high loss
+    all_made = attacked(detector, images, labels, (others[partner], classes[partner]), options, 0)
+    made = next(made for name, made in all_made if name == "matched").images
+    moved = (made != images).flatten(1).any(1)
+    found = trained(made[moved]).argmax(1)
+    assert moved.any() and set(found.tolist()) <= set(classes[partner].tolist())
+    for image, k in zip(made[moved], found):
+        off = class_losses(trained, image[None], k[None]).log() - loss[partner[classes[partner] == k]].log()
+        assert off.abs().min() <= 0.3 + 1e-6
+
+
+def test_adaptive_attacks_are_tried_on_what_pgd_fools(detector, splits, options, trained):
+    images, labels = torch.from_numpy(splits.test.images).float() / 255, torch.from_numpy(splits.test.labels)
+    train = torch.from_numpy(splits.train.images[:100]).float() / 255
+    detector.fit(detector.see(train), detector.see((train + 0.3 * torch.randn_like(train)).clamp(0, 1)))
+    weak = check(DetectionSettings, {**SMALL, "eps": 0.06}, "detection")
+    made = dict(attacked(detector, images, labels, held_out(splits), weak, 0))
+    fooled = trained(made["pgd"].images).argmax(1) != labels
+    places = made["adaptive-barrier"].places
+    count = min(int(fooled.sum()), len(places))
+    assert 0 < count < len(images) and places[:count].tolist() == fooled.nonzero().flatten()[:count].tolist()
 
 
 # A stage's numbers
@@ -322,6 +361,8 @@ def test_numbers_and_arrays_agree(measured):
             found = [np.mean(there[s][fooled[s]] > arrays[f"threshold/{name}"][s]) for s in range(2)]
             assert numbers["tpr_at_5fpr"][attack][name]["value"] == pytest.approx(np.mean(found))
             assert one["n"] == fooled.any(0).sum()
+    for norm, limit in (("l2", 0.2 * 8), ("linf", 0.2)):  # radius and size of the images
+        assert 0 < numbers["change"]["pgd"][norm]["value"] <= limit + 1e-6
     assert np.isnan(arrays["score/cw/barrier"][:, 20:]).all() and not arrays["fooled/cw"][:, 20:].any()
     assert set(numbers["curves"]["pgd"]) == {"height", "gap", "position", "maxima", "area", "endpoint-loss"}
 
@@ -371,6 +412,7 @@ def test_a_robust_network_leaves_attacks_out(trained, splits, options):
         {kind: {"barrier": np.zeros(40)} for kind in ("clean", "pgd")},
         {"barrier": 0.5},
         {"clean": np.zeros((40, 6)), "pgd": np.zeros((40, 6))},
+        {"pgd": np.zeros((40, 2))},
     )
     numbers, _ = summarise([0], [seen])
     assert numbers["fooled"]["pgd"]["value"] == 0 and numbers["auroc"] == {}
@@ -389,7 +431,8 @@ def results(stream, shifts, seeds=3, count=150):
         }
         fooled = {attack: stream.random(count) < 0.8 for attack in ("pgd", "square")}
         features = {kind: stream.normal(size=(count, 6)) for kind in scores}
-        seen.append(Verdicts(stream.random(count) < 0.95, fooled, scores, dict.fromkeys(SCORES, 1.6), features))
+        change = {attack: stream.random((count, 2)) for attack in fooled}
+        seen.append(Verdicts(stream.random(count) < 0.95, fooled, scores, dict.fromkeys(SCORES, 1.6), features, change))
     numbers, arrays = summarise(list(range(seeds)), seen)
     return {"numbers": numbers, "arrays": arrays}
 

@@ -14,7 +14,7 @@ from isorobust import isometric_loss
 from isorobust.claims import verdict
 from isorobust.errors import UserError
 from isorobust.hierarchy.attack_settings import LevelAttack
-from isorobust.hierarchy.evaluate import GroupLogits, attack_hierarchies, compare_mistakes, mistake_distances, uniform_mistake
+from isorobust.hierarchy.evaluate import GroupLogits, attack_hierarchies, compare_mistakes, distances, uniform_mistake
 from isorobust.hierarchy.network import LevelNetwork, build, hierarchical_loss, load
 from isorobust.hierarchy.settings import BlockSettings, HierarchySettings
 from isorobust.hierarchy.train import train_hierarchies
@@ -112,12 +112,24 @@ def test_tree_distance_equals_the_naive_walk_to_the_common_ancestor():
 def test_mistakes_are_averaged_over_wrong_classes_alone():
     labels = np.array([0, 1, 3, 4])
     predicted = np.array([[0, 2, 0, 4], [0, 1, 3, 4], [4, 1, 3, 3]])  # distances: 1 and 3; none; 3 and 1
-    found = mistake_distances(TREE, labels, predicted)
-    assert found[0] == 2 and np.isnan(found[1]) and found[2] == 2
+    assert distances(TREE, labels, predicted).tolist() == [[0, 1, 3, 0], [0, 0, 0, 0], [3, 0, 0, 1]]
     flat = np.array([[4, 1, 3, 4], [4, 1, 3, 4], [0, 4, 3, 4]])  # 3; 3; 3
     told = compare_mistakes(TREE, labels, predicted, flat)
     assert told["n"] == 2 and told["nearer"]["value"] == 1 and told["hierarchical"]["value"] == 2 and told["flat"]["value"] == 3
-    assert compare_mistakes(TREE, labels, predicted[1:2], flat[1:2]) == {"n": 0}
+    every = told["per-image"]
+    assert every["hierarchical"]["value"] == pytest.approx(8 / 12) and every["flat"]["value"] == pytest.approx(9 / 12)
+    assert every["nearer"]["value"] == pytest.approx(1 / 12) and every["nearer"]["n"] == 4
+    none = compare_mistakes(TREE, labels, predicted[1:2], flat[1:2])
+    assert none["n"] == 0 and "nearer" not in none and none["per-image"]["hierarchical"]["value"] == 0
+
+
+def test_the_interval_of_mistakes_is_over_images_too():
+    """Every seed errs on the same images, half of them far: there is no spread over seeds, and much over images."""
+    labels = np.zeros(40, int)
+    predicted = np.tile(np.where(np.arange(40) < 8, np.where(np.arange(40) % 2, 4, 1), 0), (3, 1))
+    far = compare_mistakes(TREE, labels, np.where(predicted > 0, 1, 0), predicted)
+    assert far["hierarchical"]["value"] == 2 and far["flat"]["value"] == 2.5
+    assert far["nearer"]["hi"] - far["nearer"]["lo"] > 0.5
     assert uniform_mistake(parse_tree(["0 1 | 2 3"]), np.arange(4)) == pytest.approx((1 + 2 + 2) / 3)
 
 

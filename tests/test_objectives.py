@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import NETWORKS
+import yaml
+from conftest import NETWORKS, ROOT, Project
 from test_isometry import naive
 
 from isorobust.errors import UserError
@@ -170,7 +175,6 @@ def test_the_documented_example_of_a_new_objective_works():
     """The code block of docs/extending.md, run as it stands, with its twin."""
     from typing import Annotated, Literal
 
-    from conftest import ROOT
     from pydantic import Field
 
     from isorobust.objectives import losses
@@ -188,3 +192,43 @@ def test_the_documented_example_of_a_new_objective_works():
     expected = F.cross_entropy(stack(batch.images)[1], batch.labels[1], label_smoothing=0.1)
     torch.testing.assert_close(loss.parts["smoothed"][1], expected)
     torch.testing.assert_close(loss.total, loss.parts["smoothed"] + 0.5 * loss.parts["isometric"])
+
+
+@pytest.mark.slow
+def test_the_documented_example_of_a_new_arm_is_all_it_takes(tmp_path):
+    """docs/extending.md followed in a copy of the project; its own checks of params.yaml and dvc.yaml must pass there."""
+    text = (ROOT / "docs/extending.md").read_text()
+    shown = dict(re.findall(r"<!-- example: (\w+) -->\n```\w+\n(.*?)```", text, re.DOTALL))
+    for folder in ("src", "stages", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "dvc.yaml", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def change(name, *replaced):
+        old = (tmp_path / name).read_text()
+        for before, after in replaced:
+            assert old.count(before) == 1, f"{name}: {before}"
+            old = old.replace(before, after)
+        (tmp_path / name).write_text(old)
+
+    kind, function = shown["objective"].split("\n\n\n")
+    file = "src/isorobust/objectives/settings.py"
+    change(file, ("Objective = ", f"{kind}\n\n\nObjective = "), ("| Adversarial, F", "| Adversarial | Smoothing, F"))
+    entry = 'OBJECTIVES = {\n    "smoothing": smoothing,'
+    change("src/isorobust/objectives/losses.py", ("OBJECTIVES = {", f"{function}\n\n{entry}"))
+
+    def add(params):
+        blocks = yaml.safe_load(shown["blocks"])["arms"]
+        params["arms"] += blocks
+        for recipe in params["recipes"].values():
+            recipe["arms"].update(blocks)
+
+    Project(tmp_path).edit_params(add)
+    stanzas = re.search(r"  train-noise:.*?(?=  train-adversarial:)", (ROOT / "dvc.yaml").read_text(), re.DOTALL)[0]
+    following = "  train-adversarial:\n", "      reclassifier: {stage:", "    - results/${data.name}/train/baseline.json\n    -"
+    added = stanzas.replace("noise", "smoothing"), shown["attack"], shown["compare"]
+    change("dvc.yaml", *((before, new + before) for before, new in zip(following, added)))
+    checks = ["tests/test_wiring.py", "tests/test_params.py::test_the_committed_file_is_valid"]
+    done = Project(tmp_path).run(sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-rA", *checks)
+    for arm in ("smoothing", "smoothing-isometric"):
+        assert f"PASSED tests/test_wiring.py::test_declared_params_are_those_read[train-{arm}]" in done.stdout

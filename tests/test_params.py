@@ -9,9 +9,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from isorobust.compare.analysis import SUMMARY_LIMIT, summary
 from isorobust.errors import UserError
 from isorobust.params import EpsLinf, Params, check, eps_key
-from isorobust.schema import validate
+from isorobust.schema import MOST_RADII, base_by_name, validate
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,10 @@ def changed(tree, path, value):
 
 
 def test_the_committed_file_is_valid(tree):
-    validate(Params(tree))
+    """Looking it through counts as no stage's reading."""
+    params = Params(tree)
+    validate(params)
+    assert params.asked == []
 
 
 M, ALL = ("recipes", "mnist-5k"), ("recipes", "mnist")  # the second uses every arm
@@ -73,6 +77,21 @@ MISTAKES = {
         "twin_of: found 'isometric'; allowed: an arm",
     ),
     "twin of a skipped arm": (("recipes", "mnist", "arms", "trades"), "skip", "trades-isometric.twin_of: found 'trades'"),
+    "twin of another than its name says": (
+        (*ALL, "arms", "isometric-tuned", "twin_of"),
+        "jacobian",
+        "isometric-tuned.twin_of: found 'jacobian'; allowed: baseline (dvc.yaml wires",
+    ),
+    "twin whose name is no twin's": (
+        (*ALL, "arms", "noise"),
+        {"twin_of": "baseline", "isometry": {"beta": 0.1}},
+        "arms.noise.twin_of: found 'baseline'; allowed: only twins named isometric, <base>-isometric or one of these",
+    ),
+    "seed below 0": (
+        ("data", "sets", "mnist", "seed"),
+        -1,
+        "data.sets.mnist.seed: found -1; allowed: greater than or equal to 0",
+    ),
     "unknown layers": (
         (*M, "arms", "isometric", "isometry", "layers"),
         "hidden.7",
@@ -103,7 +122,7 @@ MISTAKES = {
     ),
     "half a reclassifier": ((*M, "reclassifier"), "skip", "reclassifier and reclassifier-attack: found skip for one"),
     "mix of 2": ((*M, "reclassifier", "mix"), 2.0, "reclassifier.mix: found 2.0"),
-    "unfilled batch": ((*M, "reclassifier-attack", "batch"), 30, "images: found 100; allowed: a multiple of its batch, 30"),
+    "unfilled batch": ((*M, "reclassifier-attack", "batch"), 30, "images that fill two batches of 30 or more (found 100)"),
     "unknown attack": ((*M, "attack", "attacks", "pgx"), {}, "attacks.pgx: unknown key (did you mean 'pgd'?)"),
     "unknown network": ((*M, "network", "name"), "vgg", "network.name: found 'vgg'; allowed: tanh-mlp, conv-features"),
     "unknown device": (("device",), "tpu", "device: found 'tpu'"),
@@ -112,6 +131,11 @@ MISTAKES = {
     "unknown top key": (("treads",), 2, "unknown key 'treads'"),
     "primary arm unused": ((*M, "compare", "primary", "arm"), "isometric-published", "an arm that the recipe uses"),
     "primary radius not run": ((*M, "compare", "primary", "eps"), [0.2], "a radius at which worst-case runs under linf"),
+    "more primary radii than a summary holds": (
+        (*M, "compare", "primary", "eps"),
+        [0.01, 0.0167, 0.0278, 0.0464, 0.0774, 0.1, 0.129],
+        "primary.eps: found [0.01, 0.0167, 0.0278, 0.0464, 0.0774, 0.1, 0.129]; allowed: at most 6 radii",
+    ),
     "recipe for no set": (("recipes", "svhn"), {}, "recipes: found 'svhn'"),
 }
 
@@ -121,6 +145,37 @@ def test_a_mistake_names_key_found_and_allowed(tree, path, value, message):
     with pytest.raises(UserError) as caught:
         validate(changed(tree, path, value))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("twin", "base"),
+    [
+        ("isometric", "baseline"),
+        ("isometric-all-layers", "baseline"),
+        ("jacobian-isometric", "jacobian"),
+        ("jacobian-isometric-tuned", "jacobian"),
+        ("a-b-isometric", "a-b"),
+        ("jacobian", None),
+        ("isometrics", None),
+    ],
+)
+def test_a_twins_name_tells_its_base(twin, base):
+    assert base_by_name(twin) == base
+
+
+@pytest.mark.parametrize("count", range(1, MOST_RADII + 1))
+def test_a_summary_of_as_many_radii_as_allowed_keeps_its_limit(count):
+    keys = [eps_key(eps / 100) for eps in range(1, count + 1)]
+    interval = {"value": 0.0, "lo": 0.0, "hi": 0.0}
+    arms = {f"arm-{k}": {"clean": interval, "robust": {"linf": {key: {"pgd": interval} for key in keys}}} for k in range(20)}
+    primary = {"arm": "arm-1", "reference": "arm-0", "attack": "pgd", "norm": "linf", "failed-checks": {}}
+    told = summary({"arms": arms, "primary": {**primary, "eps": dict.fromkeys(keys, interval)}})
+    numbers = told["failed_checks"], *(value for part in told.values() if isinstance(part, dict) for value in _leaves(part))
+    assert len(numbers) <= SUMMARY_LIMIT < 3 * (MOST_RADII + 1) + 1
+
+
+def _leaves(node):
+    return [leaf for child in node.values() for leaf in _leaves(child)] if isinstance(node, dict) else [node]
 
 
 @pytest.mark.parametrize(

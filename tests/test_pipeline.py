@@ -91,7 +91,7 @@ def test_mlflow_holds_one_run_per_stage_with_tags(finished):
     used = [arm for arm in ARMS if arm != "isometric-published"]
     assert names == sorted(
         [
-            "compare-tiny",
+            *("download-tiny", "compare-tiny"),
             "sweep-isometric-tuned-tiny",
             *("train-hierarchy-tiny", "attack-hierarchy-tiny", "toys-rings", "toys-torus"),
             *("train-reclassifier-tiny", "attack-reclassifier-tiny", "percolation-tiny"),
@@ -101,6 +101,7 @@ def test_mlflow_holds_one_run_per_stage_with_tags(finished):
     )
     head = finished.run("git", "rev-list", "--max-parents=0", "HEAD").stdout.strip()
     assert all(run["commit"] == head and run["data"] in ("tiny", "rings", "torus") for run in runs)
+    assert all({"torch", "threads", "device"} <= run.keys() for run in runs)
 
 
 def test_a_second_repro_runs_nothing(copied):
@@ -231,7 +232,7 @@ def test_a_clean_clone_gives_the_same_bytes(finished, tmp_path):
     assert (clone.root / "dvc.lock").read_bytes() == (finished.root / "dvc.lock").read_bytes()
     assert "OUTSIDE" not in clone.run("python", "-m", "isorobust.commands.verify").stdout
     clone.run("python", "-m", "isorobust.commands.sync")
-    assert len(runs_in(clone.root / "mlflow.db")) == 25
+    assert len(runs_in(clone.root / "mlflow.db")) == 26
 
 
 def test_a_killed_stage_and_a_new_repro_give_the_same_bytes(copied):

@@ -22,13 +22,13 @@ from isorobust.networks.checkpoint import Checkpoint
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.params import check
 from isorobust.reclassifier import prototypes as hpm
-from isorobust.reclassifier.attack import OverBatches, attack_reclassifier, attack_surrogate, one_among_clean
+from isorobust.reclassifier.attack import OverBatches, attack_reclassifier
 from isorobust.reclassifier.batches import prepare
 from isorobust.reclassifier.checkpoint import control, plug_in
-from isorobust.reclassifier.dependence import sensitivity
+from isorobust.reclassifier.dependence import _filled_by_class, sensitivity
 from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
 from isorobust.reclassifier.settings import ReclassifierAttack
-from isorobust.reclassifier.whole_batches import whole_batches
+from isorobust.reclassifier.whole_batches import attack_surrogate, one_among_clean, whole_batches
 from isorobust.training.arm import train_arm
 from isorobust.training.settings import TrainingSettings
 
@@ -219,6 +219,42 @@ def test_bad_arguments_are_named(change, message):
         HybridPrototypeReclassifier(Foreign(), 5, **change)
 
 
+def test_a_base_without_features_and_a_use_before_prototypes_are_named():
+    with pytest.raises(ValueError, match="base must have `features`, found a Flatten without it"):
+        HybridPrototypeReclassifier(torch.nn.Flatten(), 5)
+    with pytest.raises(RuntimeError, match="no prototypes yet: call `observe`"):
+        HybridPrototypeReclassifier(Foreign(), 5)(torch.rand(2, 1, 8, 8))
+
+
+class Renamed(torch.nn.Module):
+    """A classifier whose last layer has another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = torch.nn.Linear(64, 5)
+
+    def features(self, x):
+        return x.flatten(1)
+
+
+def test_the_last_layer_may_have_any_name_and_a_state_brings_its_prototypes():
+    images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 5
+    model = HybridPrototypeReclassifier(Renamed(), 5, head="fc", mode="fc")
+    assert torch.equal(model(images), model.base.fc(images.flatten(1)))
+    model.observe(images, labels)
+    again = HybridPrototypeReclassifier(Renamed(), 5, head="fc")
+    again.load_state_dict(model.state_dict())
+    model.mode = "ste"
+    assert torch.equal(again(images), model(images))
+
+
+def test_one_class_batches_hold_one_class():
+    labels = np.repeat([0, 1, 2], [7, 3, 5])
+    batches = _filled_by_class(np.bincount(labels), 3)
+    assert [len(set(labels[part])) for part in batches] == [1] * len(batches)
+    assert sorted(i for part in batches for i in range(part.start, part.stop)) == list(range(15))
+
+
 def test_the_first_batch_must_hold_every_class():
     with pytest.raises(ValueError, match="all 5 classes, found 1"):
         HybridPrototypeReclassifier(Foreign(), 5).observe(torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.long))
@@ -338,6 +374,8 @@ def test_the_mixed_attack_is_the_worst_over_surrogates_and_adaptive_only_lowers_
     for node in (*numbers["surrogates"].values(), numbers["msa"], numbers["base"]):
         assert set(node["linf"]["0.1"]) == {"value", "lo", "hi", "n"}
     assert numbers["checks"]["kept-ball-and-box"]["passed"]
+    assert not numbers["checks"]["outputs-not-batch-dependent"]["passed"]
+    assert numbers["checks"]["outputs-not-random"]["passed"] and numbers["checks"]["radius-0-changes-nothing"]["passed"]
 
 
 def test_an_undefended_base_falls_under_a_large_radius(tuned, splits, tmp_path):
@@ -359,7 +397,7 @@ def test_verdicts_stand_in_the_order_of_the_file(attacked, tuned, splits):
 
 
 def test_a_finished_unit_is_not_computed_again(tuned, splits, tmp_path, monkeypatch):
-    options = check(ReclassifierAttack, {**ATTACK, "seeds": 1, "images": 20}, "x")
+    options = check(ReclassifierAttack, {**ATTACK, "seeds": 1}, "x")
     first = attack_reclassifier(tuned.checkpoint, splits.test, options, Store(tmp_path), CPU)
     monkeypatch.setattr("isorobust.reclassifier.attack.attack_surrogate", None)
     again = attack_reclassifier(tuned.checkpoint, splits.test, options, Store(tmp_path), CPU)
@@ -403,8 +441,12 @@ def test_sensitivity_is_the_change_of_centred_logits_per_unit_of_features(tuned,
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"images": 30}, "images: found 30; allowed: a multiple of its batch, 20"), ({"images": 400}, "at most 80")],
-    ids=["unfilled batch", "too many images"],
+    [
+        ({"images": 30}, "images that fill two batches of 20 or more"),
+        ({"images": 20}, "two batches of 20 or more"),
+        ({"images": 400}, "at most 80"),
+    ],
+    ids=["unfilled batch", "a single batch", "too many images"],
 )
 def test_counts_that_do_not_fit_are_named(splits, change, message):
     with pytest.raises(UserError, match=message):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from conftest import ROOT
 
 from isorobust import tracking
+from isorobust.commands.sync import records
 
 
 @pytest.fixture
@@ -56,6 +58,35 @@ def test_a_run_holds_params_epoch_metrics_artifacts_and_tags(workplace):
     wanted = {"data": "mnist-5k", "arm": "isometric", "stage": "train", "threads": "2", "restored": "false"}
     assert wanted.items() <= run.data.tags.items() and {"commit", "dirty", "experiment", "device"} <= run.data.tags.keys()
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"isometric.json", "isometric.csv"}
+
+
+@pytest.mark.parametrize("stage", ["download", "compare"])
+def test_a_stage_that_picks_no_device_is_tagged_with_what_it_ran_on(workplace, stage):
+    one = tracking.Record(stage, None, "mnist-5k", workplace / "isometric.json")
+    assert tracking.log(one) and tracking.log(one, restored=True)
+    by_restored = {run.data.tags["restored"]: run.data for run in runs()[0]}
+    tags = by_restored["false"].tags
+    assert tags["torch"] == version("torch") and tags["threads"].isdigit() and tags["device"].startswith("cpu ")
+    assert not {"torch", "threads", "device"} & by_restored["true"].tags.keys(), "what it ran on is not known"
+    if stage == "download":
+        assert by_restored["false"].params["data.train"] == "3500" and by_restored["false"].params["data.seed"] == "0"
+
+
+def test_sync_takes_versions_threads_and_device_from_where_they_are_recorded(workplace):
+    runtime = {"torch": "1.2.3", "threads": "7", "device": "cpu old"}
+    for data in ("mnist", "mnist-5k"):
+        files = {"metrics": ("compare.json", "summary.json", "train/baseline.json"), "results": ("data.json",)}
+        for folder, names in files.items():
+            for name in names:
+                (workplace / folder / data / name).parent.mkdir(parents=True, exist_ok=True)
+                (workplace / folder / data / name).write_text("{}")
+    (workplace / "metrics/mnist/provenance.json").write_text(json.dumps({"runtime": runtime}))
+    assert tracking.sync(records()) == (6, 0)
+    tags = {run.info.run_name: run.data.tags for run in runs()[0]}
+    stages = ("download", "train-baseline", "compare")
+    assert set(tags) == {f"{stage}-{data}" for stage in stages for data in ("mnist", "mnist-5k")}
+    for name, told in tags.items():
+        assert {key: told.get(key) for key in runtime} == (dict.fromkeys(runtime) if name.endswith("-5k") else runtime)
 
 
 def test_sync_writes_only_what_is_missing(workplace):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -94,6 +97,25 @@ def test_code_deps_are_the_import_closure(name):
     assert code_deps(name) == closure(module_of(STAGES[name])), "declare exactly the files that the stage imports"
 
 
+@pytest.mark.slow
+def test_every_stage_refuses_a_mistake_anywhere_in_params_before_any_work(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("  mnist:  # the published", "  mnist:\n    seds: []  # the published"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    started = {
+        module: subprocess.Popen(
+            [sys.executable, "-m", module, "baseline"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for module in sorted({module_of(stage) for stage in STAGES.values()})
+    }
+    told = {module: (process.communicate()[1], process.returncode) for module, process in started.items()}
+    assert len(told) > 12
+    for module, (text, status) in told.items():
+        assert (status, text.count("\n")) == (1, 1), f"{module}: {text}"
+        assert text.startswith("error: params.yaml: recipes.mnist: unknown key 'seds'; allowed: seeds"), module
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
 @each_stage
 def test_runtime_pins_are_a_dep(name):
     assert "requirements.txt" in STAGES[name]["deps"]
@@ -131,9 +153,10 @@ LOADERS = {
 @each_stage
 def test_declared_params_are_those_read(name):
     params = Params.read(ROOT / "params.yaml")
-    params.tree["data"]["name"] = "mnist"  # the recipe that uses every arm
+    data = "cifar10" if name == "train-isometric-features" else "mnist"  # between them they use every arm
+    params.tree["data"]["name"] = data
     LOADERS[name](params)
-    keys = {"${data.name}": "mnist", "${item}": "torus" if name == "toys" else "jacobian", "${key}": "jacobian-isometric-tuned"}
+    keys = {"${data.name}": data, "${item}": "torus" if name == "toys" else "jacobian", "${key}": "jacobian-isometric-tuned"}
     declared = {re.sub(r"\$\{[a-z.]+\}", lambda match: keys[match[0]], key) for key in STAGES[name]["params"]}
     assert declared == set(params.asked)
 
@@ -256,9 +279,6 @@ def test_imports_go_one_way():
 
 
 def test_importing_the_package_imports_nothing_heavy():
-    import subprocess
-    import sys
-
     code = (
         "import sys; sys.path.insert(0, 'src'); import isorobust; "
         "print([m for m in ('torch', 'numpy', 'mlflow') if m in sys.modules])"

@@ -6,6 +6,8 @@ import numpy as np
 
 from isorobust.statistics import mean_over_seeds
 
+UNBOUNDED = (-np.inf, np.inf)
+
 
 def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
     """Chance that a positive scores above a negative, ties half: the area under the ROC curve."""
@@ -39,12 +41,16 @@ def share_by_image(flags: np.ndarray, counted: np.ndarray) -> np.ndarray:
     return np.where(counted, share + (flags - share) * len(flags) / counted.sum(), share)
 
 
-def contrasts(seeds: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) -> dict[str, dict[str, dict[str, float]]]:
-    """Per feature: both means, their difference, effect size (Cohen's d) and AUROC, as `{value, lo, hi}` over seeds.
+def contrasts(
+    seeds: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]], ranges: dict[str, tuple[float, float]]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Per feature: both means, their difference, effect size (Cohen's d) and AUROC, as `{value, lo, hi, n}` over seeds.
 
-    seeds: for each the features of real and of adversarial inputs, name -> `[n]`.
+    seeds: for each the features of real and of adversarial inputs, name -> `[n]`; ranges: the least and
+    the greatest value that a feature can have, to which the intervals of its means are clipped.
     """
     told: dict[str, dict[str, list[float]]] = {}
+    count = max((len(next(iter(real.values()))) for real, _ in seeds), default=0)
     for real, adversarial in seeds:
         for name in real:
             row = told.setdefault(name, {"real": [], "adversarial": [], "difference": [], "effect": [], "auroc": []})
@@ -55,5 +61,15 @@ def contrasts(seeds: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]) 
             row["difference"].append(change)
             row["effect"].append(change / spread if spread > 0 else 0.0)
             row["auroc"].append(auroc(real[name], adversarial[name]))
-    over = {name: {key: mean_over_seeds(np.array(values)) for key, values in row.items()} for name, row in told.items()}
-    return {name: {key: dict(zip(("value", "lo", "hi"), found)) for key, found in row.items()} for name, row in over.items()}
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for name, row in told.items():
+        low, high = ranges[name]
+        limits = {"real": (low, high), "adversarial": (low, high), "difference": (low - high, high - low), "auroc": (0.0, 1.0)}
+        found[name] = {key: over_seeds(values, *limits.get(key, UNBOUNDED), count) for key, values in row.items()}
+    return found
+
+
+def over_seeds(values: np.ndarray | list[float], low: float, high: float, count: int) -> dict[str, float]:
+    """Mean of one number per seed as `{value, lo, hi, n}`, its interval clipped to [low, high]; `count` as n, each seed's."""
+    value, lo, hi = map(float, mean_over_seeds(np.asarray(values)))
+    return {"value": value, "lo": max(low, lo), "hi": min(high, hi), "n": count}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -52,6 +53,9 @@ RECIPE = {
     "compare": CompareSettings,
 }
 DERIVED = ("strongest", "worst-case")
+MOST_RADII = 6  # of the primary endpoint, three numbers each: summary.json holds at most 20
+# `isometric` and `<base>-isometric`, each with a variant's name behind it or none: dvc.yaml wires twins by these.
+TWIN = re.compile(r"(?:(?P<base>.+?)-)?isometric(?:-.+)?")
 
 
 def validate(params: Params) -> None:
@@ -99,7 +103,13 @@ def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -
     for name in ("hierarchy", "reclassifier"):
         if (values[name] == SKIP) != (values[f"{name}-attack"] == SKIP):
             raise UserError(f"{where}: {name} and {name}-attack: found {SKIP} for one; allowed: both or neither")
-    _reclassifier(values["reclassifier"], values["reclassifier-attack"], plug_ins, used, where)
+    _reclassifier(values["reclassifier"], plug_ins, used, where)
+
+
+def base_by_name(twin: str) -> str | None:
+    """The arm whose twin an arm of this name is; None for a name that is no twin's."""
+    match = TWIN.fullmatch(twin)
+    return (match["base"] or "baseline") if match else None
 
 
 def _arm(name: str, blocks: dict, where: str) -> None:
@@ -107,19 +117,20 @@ def _arm(name: str, blocks: dict, where: str) -> None:
     if twin_of(blocks[name]) is None:
         return
     base = base_of(name, blocks, where)
+    if (named := base_by_name(name)) != blocks[name]["twin_of"]:
+        allowed = "only twins named isometric, <base>-isometric or one of these with -<variant>" if named is None else named
+        raise found(f"{where}.{name}.twin_of", blocks[name]["twin_of"], f"{allowed} (dvc.yaml wires twins by their names)")
     for cell in cells(block) if isinstance(block, Tuned) else []:
         with_choice(base, cell, f"{where}.{name}")
 
 
-def _reclassifier(block, attack, plug_ins: dict[str, str], used: list[str], where: str) -> None:
-    """Only plug-ins that are listed, on arms that the recipe uses, attacked in whole batches."""
+def _reclassifier(block, plug_ins: dict[str, str], used: list[str], where: str) -> None:
+    """Only plug-ins that are listed, on arms that the recipe uses."""
     for name in [] if block == SKIP else block.arms:
         if name not in plug_ins:
             raise found(f"{where}.reclassifier.arms", name, f"a name of the mapping `reclassifiers`: {', '.join(plug_ins)}")
         if plug_ins[name] not in used:
             raise found(f"{where}.reclassifier.arms", name, f"a plug-in whose base ({plug_ins[name]}) the recipe uses")
-    if attack != SKIP and attack.images % attack.batch:
-        raise found(f"{where}.reclassifier-attack.images", attack.images, f"a multiple of its batch, {attack.batch}")
 
 
 def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], where: str) -> None:
@@ -130,6 +141,9 @@ def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], 
     if compare.primary.arm == compare.reference:
         raise found(f"{where}.primary.arm", compare.primary.arm, "another arm than the reference")
     chosen, primary = attack.attacks.chosen(), compare.primary
+    if len(primary.eps) > MOST_RADII:
+        allowed = f"at most {MOST_RADII} radii, so that summary.json keeps within 20 numbers"
+        raise found(f"{where}.primary.eps", primary.eps, allowed)
     names = [*chosen, *DERIVED]
     if primary.attack not in names:
         raise found(f"{where}.primary.attack", primary.attack, ", ".join(names))

@@ -22,7 +22,10 @@ EXPERIMENT = "isorobust"
 
 
 class Record(NamedTuple):
-    """One stage execution: its metric file, its curves (CSV by epoch), further files, and facts for tags."""
+    """One stage execution: its metric file, its curves (CSV by epoch), further files, and facts for tags.
+
+    `facts` are versions, threads and device; a stage that picks no device leaves them to this module.
+    """
 
     stage: str
     arm: str | None
@@ -118,7 +121,7 @@ def _write(record: Record, started: float, restored: bool) -> None:
         "restored": str(restored).lower(),
         "experiment": os.environ.get("DVC_EXP_NAME", ""),
         **_git(),
-        **record.facts,
+        **(record.facts if record.facts or restored else _process()),
     }
     run = client.create_run(experiment, start_time=int(started * 1000), tags=tags).info.run_id
     status = "FAILED"
@@ -141,6 +144,15 @@ def _write(record: Record, started: float, restored: bool) -> None:
         client.set_terminated(run, status)
 
 
+def _process() -> dict[str, str]:
+    """Facts about this process, for a stage that works on the CPU alone."""
+    import torch
+
+    from isorobust.runtime import describe
+
+    return describe(torch.device("cpu"))
+
+
 def _settings(record: Record) -> dict[str, str]:
     """The parameters that concern this stage, flattened; values cut at MLflow's 6,000 characters."""
     params = Params.read()
@@ -151,6 +163,7 @@ def _settings(record: Record) -> dict[str, str]:
         else {"reclassifier": recipe.get("reclassifier"), "reclassifier-attack": recipe.get("reclassifier-attack")}
         if record.arm in params.get("reclassifiers")
         else {
+            "download": {"data": params.get("data", "sets").get(record.data)},
             "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
             "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(record.arm)},
             "attack": {"attack": recipe.get("attack")},

@@ -6,7 +6,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from isorobust import artifacts
 from isorobust.errors import UserError
+from isorobust.toys.settings import Toys
 
 METRICS, RESULTS = Path("metrics"), Path("results")
 
@@ -17,6 +19,26 @@ def run(command: Callable[[], int | None]) -> None:
         sys.exit(command() or 0)
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def made_here(data: str) -> Path:
+    """compare.json of a data set, summary.json of a toy, whose stages ran in this folder.
+
+    Errors: UserError if they did not, as in a fresh clone.
+    """
+    toy = data in Toys.model_fields
+    file = METRICS / data / ("summary.json" if toy else "compare.json")
+    command = f"dvc repro toys@{data}" if toy else f"dvc exp run -S data.name={data}"
+    if not file.exists():
+        raise UserError(f"{file}: no results; run `{command}` first")
+    written = [Path()] if toy else [Path("attack") / f"{arm}.json" for arm in artifacts.read_json(file)["arms"]]
+    for path in written:
+        if not (beside := RESULTS / data / path).exists():
+            raise UserError(
+                f"{file}: found no {beside} beside it, so these numbers were not made here; "
+                f"run `make repro`, or `{command}`, first"
+            )
+    return file
 
 
 def data_sets() -> list[str]:

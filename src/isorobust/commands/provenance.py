@@ -63,8 +63,7 @@ def write() -> None:
 
     params = Params.read()
     data = params.get("data", "name")
-    if not (cli.METRICS / data / "compare.json").exists():
-        raise UserError(f"{cli.METRICS / data}: no results; run `dvc exp run -S data.name={data}` first")
+    cli.made_here(data)
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "stages", "requirements*.txt")
     if changed:
         raise UserError(f"the code differs from the commit; commit it first, so that the record names it:\n{changed}")

@@ -1,7 +1,8 @@
-"""Regenerated numbers against the committed ones: `python -m isorobust.commands.verify [DATA]`.
+"""Regenerated numbers against the committed ones: `python -m isorobust.commands.verify [DATA]`, DATA a data set or a toy.
 
 On another CPU the last bits of weights differ, so numbers are not equal there; each must lie inside
-its committed 95 % interval. Exit status 0 only if all do.
+its committed 95 % interval. Exit status 0 only if all do. Committed numbers that no stage made anew here
+are refused, since they would be compared with themselves.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def compare(committed: Any, regenerated: Any) -> list[tuple[str, dict[str, float
 
 def main(argv: list[str]) -> int:
     data = argv[0] if argv else Params.read().get("data", "name")
-    file = cli.METRICS / data / "compare.json"
+    file = cli.made_here(data)
     shown = subprocess.run(["git", "show", f"HEAD:{file}"], capture_output=True, text=True)
     if shown.returncode:
         raise UserError(f"{file}: not committed, so there is nothing to compare with ({shown.stderr.strip()})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,18 @@ from isorobust.params import eps_key
 from isorobust.statistics import LEVEL, difference, rate
 from isorobust.verdicts import points_of, ran_at
 
+CONTROL = "adversarial"  # the positive control: where it is no more robust, nothing is
 SUMMARY_LIMIT = 20
 
 
-def compare(results: list[ArmResults], settings: CompareSettings, data: str, twins: dict[str, str]) -> dict[str, Any]:
+def compare(
+    results: list[ArmResults], settings: CompareSettings, data: str, twins: dict[str, str], retuned: Collection[str] = ()
+) -> dict[str, Any]:
     """The tree of compare.json: arms, paired differences, checks, the primary endpoint.
 
     Every arm is held against the reference, and every twin against the arm that it adds the
-    isometric term to (`twins`: arm -> that arm).
+    isometric term to (`twins`: arm -> that arm). `retuned`: those of them for which that arm's own
+    numbers were chosen again; such a difference is not the term's alone, so the tree's `twins` leave them out.
     """
     by_arm = {result.arm: result for result in results}
     for arm in (settings.reference, settings.primary.arm):
@@ -35,7 +40,7 @@ def compare(results: list[ArmResults], settings: CompareSettings, data: str, twi
         "data": data,
         "level": LEVEL,
         "arms": {result.arm: _arm(result) for result in results},
-        "twins": {arm: base for arm, base in twins.items() if arm in by_arm},
+        "twins": {arm: base for arm, base in twins.items() if arm in by_arm and arm not in retuned},
         "differences": {f"{result.arm}-vs-{other.arm}": _differences(result, other) for result, other in pairs},
         "checks": {result.arm: result.attacked["checks"] for result in results},
         "geometry": {result.arm: result.measured for result in results if result.measured},
@@ -68,7 +73,7 @@ def _arm(result: ArmResults) -> dict[str, Any]:
             parts = result.arrays["parts/worst-case"].tolist()
             shares = {part: float((fallen == k).mean()) for k, part in enumerate(parts, start=1)}
             felled.setdefault(norm, {})[eps] = {"before": float((fallen == -1).mean()), **shares}
-    worst = [len(flags) for key, flags in result.arrays.items() if key.startswith("fallen/")]
+    worst = [len(flags) for key, flags in result.arrays.items() if key.startswith("correct/worst-case/")]
     return {
         "seeds": len(result.seeds),
         "worst-case-seeds": max(worst, default=0),
@@ -112,7 +117,7 @@ def gain(interval: dict[str, float]) -> str:
 def factorial(tree: dict[str, Any], norm: str, eps: list[str], attack: str) -> list[dict[str, Any]]:
     """One entry per twin and measure (clean accuracy, then `attack` at each eps): without the term, with it, paired difference.
 
-    `smallest` is the interval's half width: the smallest difference that these seeds and images could have shown.
+    `smallest` is half the width of the difference's interval.
     """
     entries = []
     for twin, base in tree["twins"].items():
@@ -162,14 +167,15 @@ def _primary(tree: dict[str, Any], settings: CompareSettings) -> dict[str, Any]:
 
 
 def summary(tree: dict[str, Any]) -> dict[str, Any]:
-    """The headline: the primary difference, failed checks, then arms in order, at most 20 numbers."""
+    """The headline: the primary difference, failed checks, its arms, the positive control, then others, at most 20 numbers."""
     primary = tree["primary"]
     shown: dict[str, Any] = {
         "primary": {eps: {k: point[k] for k in ("value", "lo", "hi")} for eps, point in primary["eps"].items()},
         "failed_checks": sum(map(len, primary["failed-checks"].values())),
     }
     left = SUMMARY_LIMIT - 3 * len(primary["eps"]) - 1
-    names = sorted(tree["arms"], key=lambda arm: arm not in (primary["arm"], primary["reference"]))
+    first = [primary["reference"], primary["arm"], CONTROL]
+    names = sorted(tree["arms"], key=lambda arm: first.index(arm) if arm in first else len(first))
     for arm in names:
         robust = tree["arms"][arm]["robust"].get(primary["norm"], {})
         row = {"clean": tree["arms"][arm]["clean"]["value"]}

@@ -13,11 +13,12 @@ from isorobust.compare.tables import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 from isorobust.params import eps_key
-from isorobust.statistics import difference, mean_over_seeds
+from isorobust.ranking import UNBOUNDED, over_seeds
 
 CONTROL = "between-classes"
 FEATURES = {
-    "connected": "share that connects",
+    "low": "share that stays low",
+    "level": "share that stays level",
     "height": "barrier",
     "gap": "gap",
     "maxima": "local maxima",
@@ -25,11 +26,14 @@ FEATURES = {
     "endpoint-loss": "end's own loss",
 }
 COLORS = {"real": "C0", "interpolated": "C2", "synthetic": "C1", CONTROL: "0.5"}
-CLAIMS = {
-    "linear": "inputs of a class are connected by straight low-loss paths",
-    "bypassed": "inputs of a class are connected after bypassing",
-    "higher": "barriers to adversarial images are higher than to real ones of equal loss",
+CRITERIA = {"low": "heights", "level": "gaps"}  # of a path -> the array that is held against the threshold
+MEASURED = {  # in the differences between arms -> array, rounds of bypassing done
+    "low-straight": ("heights/real", 0),
+    "low-bypassed": ("heights/real", -1),
+    "level-straight": ("gaps/real", 0),
+    "gap": ("gaps/real", 0),
 }
+TOLD = {"low": "low: loss at most", "level": "level: rises by at most"}
 
 
 def read(results: Path, arms: list[str]) -> dict[str, dict[str, Any]]:
@@ -45,16 +49,12 @@ def read(results: Path, arms: list[str]) -> dict[str, dict[str, Any]]:
 def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, dict[str, Any]]:
     """Claim -> `{value, lo, hi, verdict}` with the kind of pairs it was judged on.
 
-    Connected: whether the share of pairs whose path rises by no more than the block's threshold is above
-    `connected`; judged on real pairs, or on synthetic ones where a network gives real images no class.
+    `low-straight`, `low-bypassed`: whether the share of pairs on whose path the loss stays at or below the block's
+    threshold is above `connected`; `level-...`: on whose path it rises by no more than that above the ends. Judged
+    on real pairs, or on synthetic ones where a network gives real images no class.
     """
     kind = "real" if "real" in numbers["kinds"] else "synthetic"
-    shares = numbers["kinds"][kind]["connected"][eps_key(options.threshold)]
-    told = {"linear": shares["0"], "bypassed": shares[str(options.bypass.rounds)]}
-    result = {
-        claim: {**share, "kind": kind, "verdict": verdict(share["lo"] - options.connected, share["hi"] - options.connected)}
-        for claim, share in told.items()
-    }
+    result = shares_judged(numbers["kinds"][kind], kind, options)
     features = numbers.get("against", {}).get("features")
     if features:
         change = features["gap"]["difference"]
@@ -62,8 +62,20 @@ def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, 
     return result
 
 
+def shares_judged(told: dict[str, Any], kind: str, options: ConnectivitySettings) -> dict[str, dict[str, Any]]:
+    """The claims on shares, of what one kind of pairs came to."""
+    result = {}
+    for criterion in CRITERIA:
+        shares = told[criterion][eps_key(options.threshold)]
+        for how, done in (("straight", "0"), ("bypassed", str(options.bypass.rounds))):
+            share = shares[done]
+            judged_so = verdict(share["lo"] - options.connected, share["hi"] - options.connected)
+            result[f"{criterion}-{how}"] = {**share, "kind": kind, "verdict": judged_so}
+    return result
+
+
 def tree(found: dict[str, dict[str, Any]], options: ConnectivitySettings, reference: str) -> dict[str, Any]:
-    """What compare.json holds; differences: arm less reference on real pairs, paired by seed."""
+    """What compare.json holds; differences: arm less reference, on the real pairs that both were given."""
     arms = {arm: {**one["numbers"], "claims": judged(one["numbers"], options)} for arm, one in found.items()}
     return {
         "threshold": eps_key(options.threshold),
@@ -79,39 +91,65 @@ def tree(found: dict[str, dict[str, Any]], options: ConnectivitySettings, refere
 
 
 def _difference(arrays: dict[str, np.ndarray], other: dict[str, np.ndarray], options: ConnectivitySettings) -> dict[str, Any]:
-    """Shares connected straight and after all rounds, and the straight paths' mean gap, over the seeds that both have."""
-    common = [seed for seed in arrays["seeds"].tolist() if seed in other["seeds"].tolist()]
-    gaps = [part["gaps/real"][[part["seeds"].tolist().index(seed) for seed in common]] for part in (arrays, other)]
-    mine, theirs = (
-        {
-            "linear": gap[:, 0] <= options.threshold,
-            "bypassed": gap[:, -1] <= options.threshold,
-            "gap": gap[:, 0].mean(1),
-        }
-        for gap in gaps
-    )
-    told = {name: difference(mine[name], theirs[name]).as_dict() for name in ("linear", "bypassed")}
-    told["gap"] = dict(zip(("value", "lo", "hi"), mean_over_seeds(mine["gap"] - theirs["gap"])))
+    """Shares and the straight paths' mean gap, over the seeds that both have and the pairs that both were given.
+
+    Every seed has pairs of its own, so that Student's t over the seeds' mean differences is over pairs too.
+    """
+    seeds = [seed for seed in arrays["seeds"].tolist() if seed in other["seeds"].tolist()]
+    changes: dict[str, list[float]] = {}
+    counts = []
+    for seed in seeds:
+        parts = [(part, part["seeds"].tolist().index(seed)) for part in (arrays, other)]
+        ids = [list(map(tuple, part["pairs/real"][row].tolist())) for part, row in parts]
+        shared = sorted(set(ids[0]) & set(ids[1]))
+        places = [[own.index(pair) for pair in shared] for own in ids]
+        if not shared:
+            continue
+        counts.append(len(shared))
+        for name, (array, done) in MEASURED.items():
+            mine, theirs = (part[array][row][done][place] for (part, row), place in zip(parts, places))
+            if name != "gap":
+                mine, theirs = mine <= options.threshold, theirs <= options.threshold
+            changes.setdefault(name, []).append(float(mine.mean() - theirs.mean()))
+    if not counts:
+        return {}
+    told = {
+        name: over_seeds(values, *((-1.0, 1.0) if name != "gap" else UNBOUNDED), min(counts)) for name, values in changes.items()
+    }
     return {name: {**one, "direction": direction(one["lo"], one["hi"])} for name, one in told.items()}
 
 
 def table(told: dict[str, Any]) -> str:
-    """Rows: arms and kinds of pairs; the share connected at the threshold, straight and after each round, and the barrier."""
+    """Rows: arms and kinds of pairs; the shares of low and of level paths, straight and after each round, and the barrier."""
     rows = []
     for arm, numbers in told["arms"].items():
         for kind, one in numbers["kinds"].items():
-            shares = one["connected"][told["threshold"]]
-            cells = [percent(shares[str(done)]) for done in range(told["rounds"] + 1)]
+            low, level = (one[criterion][told["threshold"]] for criterion in CRITERIA)
+            cells = [percent(low[str(done)]) for done in range(told["rounds"] + 1)]
+            cells += [percent(level["0"]), percent(level[str(told["rounds"])])]
             rows.append([arm, kind, *cells, _three(one["height"]), _three(one["gap"])])
     rounds = [f"after {done} round{'s' if done > 1 else ''}" for done in range(1, told["rounds"] + 1)]
-    header = ["arm", "pairs", f"connected: rises by at most {told['threshold']}", *rounds, "mean barrier", "mean gap"]
-    return markdown(header, rows)
+    first = f"low, straight: loss at most {told['threshold']}"
+    header = ["arm", "pairs", first, *rounds, f"level, straight: rises by at most {told['threshold']}", rounds[-1]]
+    return markdown([*header, "mean barrier", "mean gap"], rows)
 
 
 def component_line(told: dict[str, Any]) -> str:
     """How much of a class the largest set of images that straight paths join holds."""
-    shares = [f"{arm} {percent(one['component'])}" for arm, one in told["arms"].items() if "component" in one]
-    return f"Share of a class's images in the largest set joined by straight paths that connect: {'; '.join(shares)}."
+    trained = {arm: one["component"] for arm, one in told["arms"].items() if "component" in one}
+    shares = [f"{arm} {percent(one['low'])} by low paths, {percent(one['level'])} by level ones" for arm, one in trained.items()]
+    return f"Share of a class's images in the largest set that straight paths join: {'; '.join(shares)}."
+
+
+def change_line(told: dict[str, Any]) -> str:
+    """How far the images of matched loss were changed, and how many reached it."""
+    told_of = [
+        f"{arm} {one['against']['change']['l2']['value']:.1f} and {one['against']['change']['linf']['value']:.2f} "
+        f"({percent(one['against']['matched'])} matched)"
+        for arm, one in told["arms"].items()
+        if one.get("against", {}).get("change")
+    ]
+    return f"Change that the matched images needed, mean in L2 and L-infinity: {'; '.join(told_of)}."
 
 
 def against_table(told: dict[str, Any]) -> str:
@@ -126,17 +164,18 @@ def against_table(told: dict[str, Any]) -> str:
 
 
 def differences_table(told: dict[str, Any]) -> str:
-    """Rows: trained arms held against the reference, paired by seed."""
+    """Rows: trained arms held against the reference, on the pairs that both were given."""
     rows = [
         [
             pair.replace("-vs-", " less "),
-            *(f"{points(one[name])} {one[name]['direction']}" for name in ("linear", "bypassed")),
+            *(f"{points(one[name])} {one[name]['direction']}" for name in MEASURED if name != "gap"),
             f"{_three(one['gap'])} {one['gap']['direction']}",
         ]
         for pair, one in told["differences"].items()
+        if one
     ]
-    header = ["connected", "straight, points", f"after {told['rounds']} rounds, points", "mean gap of straight paths"]
-    return markdown(header, rows)
+    after = f"after {told['rounds']} rounds"
+    return markdown(["paths", "low, straight, points", f"low, {after}, points", "level, straight, points", "mean gap"], rows)
 
 
 def _three(interval: dict[str, float]) -> str:
@@ -149,8 +188,8 @@ def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) ->
         drawn = plt.figure(figsize=(5, 1))
         drawn.text(0.5, 0.5, f"The recipe of {data} does not measure connectivity.", ha="center", va="center")
         return drawn
-    drawn = plt.figure(figsize=(15, 3.2 * len(found)), layout="constrained")
-    grid = drawn.add_gridspec(len(found), 8, width_ratios=[3, 3, 3, 1, 1, 1, 1, 1])
+    drawn = plt.figure(figsize=(18, 3.2 * len(found)), layout="constrained")
+    grid = drawn.add_gridspec(len(found), 9, width_ratios=[3, 3, 3, 3, 1, 1, 1, 1, 1])
     for i, (arm, one) in enumerate(found.items()):
         _percolation(drawn.add_subplot(grid[i, 0]), arm, told["arms"][arm], told["rounds"])
         _curves(drawn.add_subplot(grid[i, 1]), one["arrays"])
@@ -159,15 +198,27 @@ def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) ->
             _matched(axis, one["arrays"])
         else:
             axis.axis("off")
-        for j, (image, title) in enumerate(zip(one["arrays"]["images"], ("A", "B", "B'", "C"))):
-            axis = drawn.add_subplot(grid[i, 3 + j])
+        _one_path(drawn.add_subplot(grid[i, 3]), one["arrays"])
+        for j, (image, title) in enumerate(zip(one["arrays"]["shown/images"], ("A", "B", "B'", "C"))):
+            axis = drawn.add_subplot(grid[i, 4 + j])
             shown = np.clip(image, 0, 1).transpose(1, 2, 0)
             axis.imshow(shown.squeeze(), cmap="gray_r" if shown.shape[2] == 1 else None, vmin=0, vmax=1)
             axis.set_title(title, fontsize=9)
             axis.axis("off")
-        _change(drawn.add_subplot(grid[i, 7]), *one["arrays"]["images"][1:3])
-    drawn.suptitle(f"{data}: loss along paths between inputs of a class", fontsize=11)
+        _change(drawn.add_subplot(grid[i, 8]), *one["arrays"]["shown/images"][1:3])
+    drawn.suptitle(f"{data}: loss along paths between inputs; right, one pair: its path and what the bypass changed", fontsize=11)
     return drawn
+
+
+def _one_path(axis, arrays: dict[str, np.ndarray]) -> None:
+    """Losses along the pair's straight path and along the path over B'."""
+    straight, around = arrays["shown/straight"], arrays["shown/around"]
+    axis.plot(np.linspace(0, 1, len(straight)), straight, color="0.4", label="A, B, C")
+    if len(around) > len(straight):
+        axis.plot(np.linspace(0, 1, len(around)), around, color="C3", label="A, B', C")
+    axis.set(xlabel="t", ylabel="cross-entropy", ylim=(0, 1.1 * max(straight.max(), around.max())))
+    axis.set_title("the pair shown", fontsize=9)
+    axis.legend(frameon=False, fontsize=7)
 
 
 def _change(axis, before: np.ndarray, after: np.ndarray) -> None:
@@ -181,13 +232,12 @@ def _change(axis, before: np.ndarray, after: np.ndarray) -> None:
 
 def _percolation(axis, arm: str, numbers: dict[str, Any], rounds: int) -> None:
     for kind, one in numbers["kinds"].items():
-        thresholds = [float(key) for key in one["connected"]]
+        thresholds = [float(key) for key in one["low"]]
         for done, style in ((0, "-"), (rounds, "--")):
-            values = np.array([[share[str(done)][k] for k in ("value", "lo", "hi")] for share in one["connected"].values()])
+            values = np.array([[share[str(done)][k] for k in ("value", "lo", "hi")] for share in one["low"].values()])
             axis.plot(thresholds, values[:, 0], style, color=COLORS[kind], label=kind if done == 0 else None, linewidth=1.2)
-            if done == 0:
-                axis.fill_between(thresholds, values[:, 1], values[:, 2], color=COLORS[kind], alpha=0.12, linewidth=0)
-    axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="allowed rise of cross-entropy", ylabel="share connected")
+            axis.fill_between(thresholds, values[:, 1], values[:, 2], color=COLORS[kind], alpha=0.1, linewidth=0)
+    axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="threshold", ylabel="share with loss at most that")
     axis.set_title(f"{arm} (dashed: after {rounds} rounds)", fontsize=9)
     axis.legend(frameon=False, fontsize=7)
 
@@ -196,8 +246,15 @@ def _curves(axis, arrays: dict[str, np.ndarray]) -> None:
     for key, curves in arrays.items():
         if key.startswith("straight/"):
             kind = key.removeprefix("straight/")
-            _band(axis, curves, COLORS[kind], kind)
-    axis.set_title("straight paths, median and quartiles", fontsize=9)
+            _band(axis, _aligned(curves) if kind == CONTROL else curves, COLORS[kind], kind)
+    axis.set_title("straight paths, median and quartiles\n(between classes: shifted so that peaks meet)", fontsize=9)
+
+
+def _aligned(curves: np.ndarray) -> np.ndarray:
+    """Each curve shifted to have its peak in the middle, its ends drawn out: peaks at different places hide in a median."""
+    steps = np.arange(curves.shape[1])
+    places = steps[None] - curves.shape[1] // 2 + curves.argmax(1)[:, None]
+    return np.take_along_axis(curves, places.clip(0, curves.shape[1] - 1), axis=1)
 
 
 def _matched(axis, arrays: dict[str, np.ndarray]) -> None:

@@ -25,6 +25,10 @@ CLAIMS = {  # claim -> score, control
     "barrier-beyond-ends": ("barrier", "ends"),
     "fitted-beyond-loss": ("fitted", "fitted-loss"),
 }
+CURVES_NOTE = (
+    "Loss curves to clean and to attacked images, averaged over the references; heights, gaps, areas and losses as natural "
+    "logarithms, which is how the fitted score sees them:"
+)
 EQUAL_LOSS = "equal-loss"  # the claim on images of matched loss, where the loss tells nothing
 
 
@@ -83,17 +87,30 @@ def tree(found: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
 
 
 def table(told: dict[str, Any]) -> str:
-    """Rows: arms and attacks; share of right images that it fools, AUROC per score, share found at the thresholds."""
+    """Rows: arms and attacks; share of right images fooled, by how much they were changed, AUROC per score, share found."""
     rows = []
     for arm, numbers in told["arms"].items():
-        clean = ["clean", "", *[""] * len(SCORES), *(_two(numbers["fpr"][name]) for name in FOUND)]
+        clean = ["clean", "", "", "", *[""] * len(SCORES), *(_two(numbers["fpr"][name]) for name in FOUND)]
         rows.append([arm, *clean])
         for attack, scores in numbers["auroc"].items():
             found = numbers["tpr_at_5fpr"][attack]
             cells = [_two(scores[name]) for name in SCORES] + [_two(found[name]) for name in FOUND]
-            rows.append([arm, attack, _two(numbers["fooled"][attack]), *cells])
+            fooled, change = numbers["fooled"][attack], numbers["change"][attack]
+            moved = f"{change['l2']['value']:.2f}, {change['linf']['value']:.2f}"
+            rows.append([arm, attack, _two(fooled), str(scores["barrier"]["n"]), moved, *cells])
     above = [f"above the threshold: {name}" for name in FOUND]
-    return markdown(["arm", "attack", "fooled", *(f"AUROC: {name}" for name in SCORES), *above], rows)
+    return markdown(
+        [
+            "arm",
+            "attack",
+            "fooled",
+            "images fooled in any seed",
+            "change, L2 and L-infinity",
+            *(f"AUROC: {name}" for name in SCORES),
+            *above,
+        ],
+        rows,
+    )
 
 
 def curves_table(told: dict[str, Any]) -> str:
@@ -116,7 +133,8 @@ def claims_table(told: dict[str, Any]) -> str:
             one = numbers["claims"].get(claim)
             cells.append(f"{_two(one, '+.2f')} **{one['verdict']}**" if one else "")
         for attack, score in zip(ADAPTIVE, ("barrier", "fitted")):
-            cells.append(_two(numbers["tpr_at_5fpr"][attack][score]) if attack in numbers["auroc"] else "")
+            there = numbers["tpr_at_5fpr"].get(attack)
+            cells.append(f"{_two(there[score])}, n = {there[score]['n']}" if there else "")
         rows.append([arm, *cells])
     header = ["arm", "barrier less the image's loss", "barrier less the higher end's loss", "fitted less fitted to the loss"]
     return markdown(
@@ -153,7 +171,7 @@ def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
             axis.plot([0, 1], [0, 1], color="0.85", linewidth=0.8)
             if attack in one["numbers"]["auroc"]:
                 for name in SCORES:
-                    axis.plot(*_roc(one["arrays"], attack, name), _style(name), color=COLORS[name], linewidth=1.1)
+                    axis.plot(*_roc(one["arrays"], attack, name), linestyle=_style(name), color=COLORS[name], linewidth=1.1)
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
             axis.set_box_aspect(1)
             axis.tick_params(labelsize=7)
@@ -164,12 +182,12 @@ def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
         axis.set_xlabel("false positives", fontsize=8)
     handles = [plt.Line2D([], [], color=COLORS[name], linestyle=_style(name)) for name in SCORES]
     drawn.legend(handles, SCORES, loc="outside lower center", ncols=len(SCORES), frameon=False, fontsize=8)
-    drawn.suptitle(f"{data}: detecting adversarial images by the loss along paths to them", fontsize=11)
+    drawn.suptitle(f"{data}: detecting adversarial images by the loss along paths to them (mean over seeds)", fontsize=11)
     return drawn
 
 
 def _style(score: str) -> str:
-    return "--" if score in ("max-softmax", "fitted-loss") else "-"
+    return {"ends": ":", "max-softmax": (0, (1, 3)), "fitted-loss": (2, (2, 4))}.get(score, "-")
 
 
 def _roc(arrays: dict[str, np.ndarray], attack: str, score: str) -> tuple[np.ndarray, np.ndarray]:

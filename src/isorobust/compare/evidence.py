@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from isorobust.claims import UNDECIDED, verdict
-from isorobust.compare.tables import NORM_TITLES, markdown, percent, points
+from isorobust.compare.reclassifiers import SENSITIVITY
+from isorobust.compare.tables import NORM_TITLES, markdown, named, percent, points
 
 ISOMETRIC, RECLASSIFIER, CONNECTIVITY = "2211.01236", "2606.01746", "2409.05800"
 HEADER = ["claim", "paper", "data", "measured", "as published", "under the worst case"]
@@ -46,7 +47,7 @@ def _robustness(data: str, tree: dict[str, Any]) -> list[list[str]]:
         for eps in primary["eps"]:
             here = tree["differences"][pair].get(primary["norm"], {}).get(eps, {})
             cells = [_told(here[a], points(here[a])) if a in here else "" for a in ("paper-fgsm", primary["attack"])]
-            arm, other = pair.split("-vs-")
+            arm, other = (named(tree, name) for name in pair.split("-vs-"))
             measured = f"{arm} less {other}, points, {NORM_TITLES[primary['norm']]} {eps}"
             rows.append([claim, ISOMETRIC, data, measured, *cells])
     return rows
@@ -73,8 +74,8 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[list[str]]:
             "The map is isometric except near decision boundaries",
             ISOMETRIC,
             data,
-            "rank correlation of distortion with boundary distance, below 0 if so",
-            f"{_three(near)} **{found[arm]['boundary']['verdict']}**",
+            "rank correlation of distortion with nearness to the boundary",
+            f"{_three(_turned(near), '+.2f')} **{found[arm]['boundary']['verdict']}**",
             "",
         ],
     ]
@@ -85,26 +86,27 @@ def _hierarchy(data: str, tree: dict[str, Any]) -> list[list[str]]:
     rows = []
     for name, numbers in found.items():
         if isinstance(numbers, dict):
-            clean = numbers["mistakes"]["clean"].get("nearer")
-            attacked = [(eps, m["nearer"]) for eps, m in numbers["mistakes"]["pgd"].items() if m.get("nearer")]
-            under = "; ".join(f"PGD {eps}: {_told(near, _three(near, '+.2f'))}" for eps, near in attacked)
-            rows.append(
-                [
-                    "A hierarchical network errs to nearer classes",
-                    ISOMETRIC,
-                    data,
-                    f"tree distance of mistakes, flat less {name}",
-                    _told(clean, _three(clean, "+.2f")) if clean else "",
-                    under,
-                ]
-            )
+            clean, attacked = numbers["mistakes"]["clean"], numbers["mistakes"]["pgd"]
+            for what, measured, style in (
+                (lambda m: m, f"tree distance of mistakes, flat less {name}", "+.2f"),
+                (lambda m: m.get("per-image", {}), f"tree distance over all images, right ones 0, flat less {name}", "+.3f"),
+            ):
+                near = {eps: what(m).get("nearer") for eps, m in {"": clean, **attacked}.items()}
+                told = {eps: _told(one, _three(one, style)) for eps, one in near.items() if one}
+                under = "; ".join(f"PGD {eps}: {cell}" for eps, cell in told.items() if eps)
+                if told:
+                    claim = "A hierarchical network errs to nearer classes"
+                    rows.append([claim, ISOMETRIC, data, measured, told.get("", ""), under])
     return rows
 
 
 def _reclassifiers(data: str, tree: dict[str, Any]) -> list[list[str]]:
     titles = {
         "improves-base": ("The plug-in improves the robust accuracy of its base", "mixed surrogates less base's worst case"),
-        "direct-attack-overstates": ("Attacking the plug-in directly overstates its robustness", "direct less mixed surrogates"),
+        "direct-attack-overstates": (
+            "Attacking the plug-in directly overstates its robustness",
+            "direct less mixed surrogates (never below 0)",
+        ),
     }
     rows = []
     for name, parts in (tree.get("reclassifiers") or {}).items():
@@ -112,40 +114,45 @@ def _reclassifiers(data: str, tree: dict[str, Any]) -> list[list[str]]:
         for key, (claim, measure) in titles.items():
             for norm, by_eps in claims[key].items():
                 for eps, change in by_eps.items():
-                    measured = f"{name}: {measure}, points, {NORM_TITLES[norm]} {eps}"
+                    measured = f"{named(tree, name)}: {measure}, points, {NORM_TITLES[norm]} {eps}"
                     rows.append([claim, RECLASSIFIER, data, measured, "", _told(change, points(change))])
-        change = claims["fc-more-sensitive"]
-        measured = f"{name}: change of logits per unit of features and margin, FC less l2"
-        told = _told(change, _three(change, "+.3f"))
-        rows.append(["FC heads are more sensitive than l2 heads", RECLASSIFIER, data, measured, told, ""])
+        for measure, change in claims["fc-more-sensitive"].items():
+            measured = f"{name}: {SENSITIVITY[measure]}, FC less l2"
+            told = _told(change, _three(change, "+.3f"))
+            rows.append(["FC heads are more sensitive than l2 heads", RECLASSIFIER, data, measured, told, ""])
     return rows
 
 
 def _paths(data: str, tree: dict[str, Any]) -> list[list[str]]:
-    """Trained arms first, the untrained networks under a claim of their own."""
-    told, rows = tree.get("connectivity") or {}, []
-    for arm, numbers in told.get("arms", {}).items():
-        claims, untrained = numbers["claims"], arm == "untrained"
-        first = (
-            "So are those of untrained networks, by flat paths"
-            if untrained
-            else "Inputs of a class are connected by near-linear low-loss paths"
-        )
-        for key, how in (("linear", "straight"), ("bypassed", f"after {told['rounds']} rounds of bypassing")):
-            share = claims[key]
-            judged = f"rises by at most {told['threshold']}, {how}; limit {100 * told['connected']:.0f}"
-            measured = f"{arm}: {share['kind']} pairs whose path {judged}"
-            rows.append([first, CONNECTIVITY, data, measured, f"{percent(share)} **{share['verdict']}**", ""])
+    """The same claim for trained arms, and under a title of its own for networks as they were before training."""
+    told, sizes, rows = tree.get("connectivity") or {}, tree.get("percolation") or {}, []
+    networks = [(arm, numbers["claims"]) for arm, numbers in told.get("arms", {}).items()]
+    networks += [(f"untrained {name}", numbers["claims"]) for name, numbers in sizes.get("random", {}).items()]
+    for name, claims in networks:
+        where = "in untrained networks too" if name.startswith("untrained") else "by near-linear low-loss paths"
+        joined = f"Inputs of a class are connected {where}"
+        level = "The loss hardly rises on the straight path between inputs of a class"
+        for key, claim, how in (
+            ("low-straight", joined, f"stays at or below {told['threshold']} on the straight path"),
+            ("low-bypassed", joined, f"stays at or below {told['threshold']} after {told['rounds']} rounds of bypassing"),
+            ("level-straight", level, f"rises by at most {told['threshold']} above the higher end"),
+        ):
+            measured = f"{name}: {claims[key]['kind']} pairs whose loss {how}; limit {100 * told['connected']:.0f}"
+            rows.append([claim, CONNECTIVITY, data, measured, f"{percent(claims[key])} **{claims[key]['verdict']}**", ""])
         if "higher" in claims:
             change = claims["higher"]
-            measured = f"{arm}: gap of the straight path, adversarial less real end of equal loss"
-            told_so = f"{_three(change, '+.3f')} **{change['verdict']}**"
+            measured = f"{name}: gap of the straight path, adversarial less real end of equal loss"
+            told_so = f"{_three(change, '+.3g')} **{change['verdict']}**"
             rows.append(["Barriers to adversarial images are higher", CONNECTIVITY, data, measured, told_so, ""])
-    for state, rise in (tree.get("percolation") or {}).get("rise", {}).items():
-        smallest, *_, largest = tree["percolation"]["sizes"]
-        measured = f"{state}: share joined by straight paths at {largest} x {largest}, less at {smallest} x {smallest}, points"
-        told_so = f"{points(rise['0'])} **{rise['0']['verdict']}**"
-        rows.append(["Connection comes with high input dimension", CONNECTIVITY, data, measured, told_so, ""])
+    for state, by_criterion in sizes.get("rise", {}).items():
+        smallest, *_, largest = sizes["sizes"]
+        for criterion, by_round in by_criterion.items():
+            change = by_round["0"]
+            measured = (
+                f"{state}: share of {criterion} straight paths at {largest} x {largest}, less at {smallest} x {smallest}, points"
+            )
+            told_so = f"{points(change)} **{change['verdict']}**"
+            rows.append(["Connection comes with high input dimension", CONNECTIVITY, data, measured, told_so, ""])
     return rows
 
 
@@ -180,7 +187,7 @@ def _of_toy(toy: str, summary: dict[str, Any]) -> list[list[str]]:
     }
     measures = {
         "correlation is higher than under cross-entropy": "gain in distance correlation",
-        "isometric distortion is higher near boundaries": "rank correlation, its sign turned",
+        "isometric distortion is higher near boundaries": "rank correlation of distortion with nearness to the boundary",
     }
     rows = []
     for level, at in summary["levels"].items():
@@ -192,3 +199,8 @@ def _of_toy(toy: str, summary: dict[str, Any]) -> list[list[str]]:
 
 def _three(interval: dict[str, float], style: str = ".2f") -> str:
     return f"{interval['value']:{style}} [{interval['lo']:{style}}, {interval['hi']:{style}}]"
+
+
+def _turned(interval: dict[str, float]) -> dict[str, float]:
+    """The interval of the number with its sign turned."""
+    return {"value": -interval["value"], "lo": -interval["hi"], "hi": -interval["lo"]}

@@ -5,21 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 from isorobust.claims import verdict
+from isorobust.compare.connectivity import CRITERIA, shares_judged
 from isorobust.compare.tables import markdown, percent, points
+from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
+from isorobust.params import eps_key
 
 KINDS = {"trained": "real", "untrained": "synthetic"}  # the pairs on which connection is judged
 
 
-def tree(numbers: dict[str, Any], threshold: str) -> dict[str, Any]:
-    """What compare.json holds; rise: connected at the largest size less at the smallest, straight and after every round."""
+def tree(numbers: dict[str, Any], options: ConnectivitySettings | None) -> dict[str, Any]:
+    """What compare.json holds; rise: shares at the largest size less at the smallest; random: with claims on other networks."""
     if numbers.get("skipped"):
         return {}
     rise = {
-        state: {done: {**one, "verdict": verdict(one["lo"], one["hi"])} for done, one in by_round.items()}
-        for state, by_round in numbers["rise"].items()
+        state: {
+            criterion: {done: {**one, "verdict": verdict(one["lo"], one["hi"])} for done, one in by_round.items()}
+            for criterion, by_round in by_criterion.items()
+        }
+        for state, by_criterion in numbers["rise"].items()
     }
-    return {**numbers, "threshold": threshold, "rise": rise}
+    random = {
+        name: {**kinds, "claims": shares_judged(kinds["synthetic"], "synthetic", options)}
+        for name, kinds in numbers["random"].items()
+    }
+    return {**numbers, "threshold": eps_key(options.threshold), "rise": rise, "random": random}
 
 
 def table(told: dict[str, Any]) -> str:
@@ -31,26 +41,27 @@ def table(told: dict[str, Any]) -> str:
             rows.append([f"{size} x {size}", str(here["dimension"]), state, accuracy, *_shares(here[state], kind, told)])
     for name, kinds in told["random"].items():
         rows.append(["full", "", f"untrained {name}", "", *_shares(kinds, "synthetic", told)])
-    done = list(next(iter(told["rise"].values())))
+    done = list(next(iter(told["sizes"].values()))["trained"]["real"]["low"][told["threshold"]])
     rounds = [f"after {k} round{'s' if k != '1' else ''}" for k in done[1:]]
-    header = ["size", "dimensions", "network", "accuracy", f"connected: rises by at most {told['threshold']}", *rounds]
-    return markdown([*header, "control: between classes"], rows)
+    header = ["size", "dimensions", "network", "accuracy", f"low, straight: loss at most {told['threshold']}", *rounds]
+    return markdown([*header, f"level, straight: rises by at most {told['threshold']}", "low, between classes"], rows)
 
 
 def _shares(kinds: dict[str, Any], kind: str, told: dict[str, Any]) -> list[str]:
-    by_round = kinds[kind]["connected"][told["threshold"]]
-    control = kinds["between-classes"]["connected"][told["threshold"]]
-    return [*map(percent, by_round.values()), percent(list(control.values())[-1])]
+    low, level = (kinds[kind][criterion][told["threshold"]] for criterion in CRITERIA)
+    control = kinds["between-classes"]["low"][told["threshold"]]
+    return [*map(percent, low.values()), percent(level["0"]), percent(list(control.values())[-1])]
 
 
 def sentences(told: dict[str, Any]) -> str:
     """Whether connection grows with the dimension."""
     smallest, *_, largest = told["sizes"]
     lines = []
-    for state, by_round in told["rise"].items():
-        one = by_round["0"]
-        what = f"straight paths of {state} networks connect more {KINDS[state]} pairs at {largest} x {largest} than at {smallest}"
-        lines.append(f"- {what} x {smallest}: **{one['verdict']}** ({points(one)} points).")
+    for state, by_criterion in told["rise"].items():
+        for criterion, by_round in by_criterion.items():
+            one, sizes = by_round["0"], f"at {largest} x {largest} than at {smallest} x {smallest}"
+            what = f"more straight paths of {state} networks between {KINDS[state]} pairs are {criterion} {sizes}"
+            lines.append(f"- {what}: **{one['verdict']}** ({points(one)} points).")
     return "\n".join(lines)
 
 
@@ -60,7 +71,7 @@ def figure(told: dict[str, Any], data: str) -> Figure:
         drawn = plt.figure(figsize=(5, 1))
         drawn.text(0.5, 0.5, f"The recipe of {data} does not measure percolation.", ha="center", va="center")
         return drawn
-    rounds = list(next(iter(told["rise"].values())))
+    rounds = list(next(iter(told["rise"].values()))["low"])
     chosen = [rounds[0], rounds[-1]] if len(rounds) > 1 else rounds
     drawn, axes = plt.subplots(
         len(chosen), 2, figsize=(9, 3 * len(chosen)), squeeze=False, sharex=True, sharey=True, layout="constrained"
@@ -75,18 +86,21 @@ def figure(told: dict[str, Any], data: str) -> Figure:
                     _line(axis, kinds[kind], done, f"C{i}", name, "--")
             how = "straight" if done == "0" else f"after {done} rounds"
             axis.set_title(f"{state}, {kind} pairs, {how}", fontsize=9)
-            axis.set(xscale="log", ylim=(-0.02, 1.02))
-            axis.legend(frameon=False, fontsize=7, loc="center right")
+            axis.set(xscale="log", ylim=(-0.03, 1.03))
     for axis in axes[-1]:
-        axis.set_xlabel("allowed rise of cross-entropy")
+        axis.set_xlabel("threshold of cross-entropy")
     for row in axes:
-        row[0].set_ylabel("share connected")
-    drawn.suptitle(f"{data}: connection by input size (dotted: between classes)", fontsize=11)
+        row[0].set_ylabel("share of low paths")
+    handles, labels = axes[0][1].get_legend_handles_labels()  # the untrained have every label
+    handles.append(plt.Line2D([], [], color="0.3", linestyle=":", linewidth=1.2))
+    columns = min(len(handles), 6)
+    drawn.legend(handles, [*labels, "between classes"], loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    drawn.suptitle(f"{data}: connection by input size", fontsize=11)
     return drawn
 
 
 def _line(axis, kind: dict[str, Any], done: str, color: str, label: str | None, style: str) -> None:
-    thresholds = [float(key) for key in kind["connected"]]
-    values, lows, highs = ([share[done][k] for share in kind["connected"].values()] for k in ("value", "lo", "hi"))
+    thresholds = [float(key) for key in kind["low"]]
+    values, lows, highs = ([share[done][k] for share in kind["low"].values()] for k in ("value", "lo", "hi"))
     axis.plot(thresholds, values, style, color=color, label=label, linewidth=1.2)
     axis.fill_between(thresholds, lows, highs, color=color, alpha=0.1, linewidth=0)

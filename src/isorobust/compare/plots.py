@@ -2,75 +2,125 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from isorobust.compare.results import ArmResults
-from isorobust.compare.tables import ATTACK_TITLES, NORM_TITLES
+from isorobust.compare.tables import ATTACK_TITLES, NORM_TITLES, named
 from isorobust.drawing import Figure, plt
 
+# The colour of every regulariser, whichever arms a figure shows; the isometric arms are variants of the baseline.
+COLORS = {"baseline": "C0", "jacobian": "C1", "trades": "C2", "adversarial": "C3", "noise": "C4", "reclassifier": "C5"}
+SPARE_COLORS = ("C6", "C8", "C9", "C7", *(plt.get_cmap("tab20")(i) for i in range(1, 20, 2)))  # for arms unknown here
+VARIANTS = {  # what a name adds to its regulariser -> line and marker, hollow for all but the regulariser itself
+    "": ("-", "o"),
+    "isometric": ("--", "o"),
+    "isometric-published": (":", "s"),
+    "isometric-all-layers": ("-.", "^"),
+    "isometric-allpairs": ((0, (3, 1, 1, 1, 1, 1)), "v"),
+    "isometric-features": ((0, (8, 2)), "D"),
+    "isometric-tuned": ((0, (5, 1, 1, 1)), "*"),
+}
+SPARE_VARIANTS = ((":", "P"), ("-.", "h"), ("--", "X"))
+STRIP = "0.92"  # behind bars that are drawn side by side and belong to one radius
+OFFSET, SPREAD = 0.016, 0.12  # shares of a panel's width: between neighbouring bars at one radius, and at most in all
 
-def styles(tree: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Arm -> how it is drawn: one colour for an arm and its twins, dashes for the twins."""
-    dashes = ["--", ":", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (8, 2))]
-    bases = [arm for arm in tree["arms"] if arm not in tree["twins"]]
-    drawn = {}
-    for arm in tree["arms"]:
-        base = tree["twins"].get(arm, arm)
-        siblings = [twin for twin in tree["arms"] if tree["twins"].get(twin) == base]
-        line = dashes[siblings.index(arm) % len(dashes)] if arm in siblings else "-"
-        drawn[arm] = {"color": f"C{bases.index(base) if base in bases else len(bases)}", "linestyle": line}
+
+def styles(arms: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Arm -> how every figure draws it: colour by regulariser; line, marker and hollow by variant.
+
+    Names that are not known here take the spare colours and variants in the order of `arms`.
+    """
+    colors, spare, drawn = dict(COLORS), cycle(SPARE_COLORS), {}
+    variants: dict[str, tuple[Any, str]] = dict(VARIANTS)
+    others = cycle(SPARE_VARIANTS)
+    for arm in arms:
+        family, variant = _family(arm)
+        if family not in colors:
+            colors[family] = next(spare)
+        if variant not in variants:
+            variants[variant] = next(others)
+        line, marker = variants[variant]
+        face = "white" if variant else colors[family]
+        drawn[arm] = {"color": colors[family], "linestyle": line, "marker": marker, "markerfacecolor": face}
     return drawn
 
 
+def _family(arm: str) -> tuple[str, str]:
+    """(regulariser, variant): `jacobian-isometric` is `isometric` of `jacobian`, `isometric` that of `baseline`."""
+    if arm.split("-")[0] == "isometric":
+        return "baseline", arm
+    for family in COLORS:
+        if arm == family or arm.startswith(f"{family}-"):
+            return family, arm[len(family) + 1 :]
+    family, found, rest = arm.partition("-isometric")
+    return family, f"{found}{rest}"[1:]
+
+
 def robust_accuracy(tree: dict[str, Any]) -> Figure:
-    """Accuracy against eps with 95 % bands: the paper's FGSM, the strongest attack, and worst-case points."""
+    """Accuracy against eps with 95 % bands, a row per norm: the paper's FGSM; the strongest attack and worst-case bars."""
     norms = [norm for norm in NORM_TITLES if any(norm in arm["robust"] for arm in tree["arms"].values())]
-    panels = [(norm, attack) for norm in norms for attack in ("paper-fgsm", "strongest") if _ran(tree, norm, attack)]
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(4.2 * len(panels) + 2.6, 4.4), sharey=True, squeeze=False, layout="constrained"
-    )
-    style = styles(tree)
-    for axis, (norm, attack) in zip(axes[0], panels):
+    attacks = [attack for attack in ("paper-fgsm", "strongest") if any(_ran(tree, norm, attack) for norm in norms)]
+    size = (4.7 * len(attacks) + 2.4, 3.7 * len(norms) + 0.5)
+    shared = {"sharex": "row", "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, axes = plt.subplots(len(norms), len(attacks), figsize=size, **shared)
+    style = styles(tree["arms"])
+    for axis, (norm, attack) in zip(axes.flat, [(norm, attack) for norm in norms for attack in attacks]):
+        radii = sorted({float(eps) for numbers in tree["arms"].values() for eps in numbers["robust"].get(norm, {})})
         for arm, numbers in tree["arms"].items():
             points = [(float(eps), found[attack]) for eps, found in numbers["robust"].get(norm, {}).items() if attack in found]
             eps = [e for e, _ in points]
             low, mid, high = ([100 * p[k] for _, p in points] for k in ("lo", "value", "hi"))
-            axis.plot(eps, mid, marker=".", markersize=4, linewidth=1.3, label=arm, **style[arm])
+            axis.plot(eps, mid, markersize=3.5, linewidth=1.3, label=_broken(named(tree, arm)), **style[arm])
             if len(tree["arms"]) <= 6:  # more bands hide each other; the tables have all intervals
-                axis.fill_between(eps, low, high, color=style[arm]["color"], alpha=0.2, linewidth=0)
-            if attack == "strongest":
-                _worst_case_points(axis, numbers["robust"].get(norm, {}), style[arm]["color"])
+                axis.fill_between(eps, low, high, color=style[arm]["color"], alpha=0.15, linewidth=0)
         axis.axhline(0, color="0.85", zorder=0, linewidth=0.8)
-        axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", title=_title(attack), ylim=(-3, 103))
-        if len(eps) <= 4:  # too short a range for powers of ten
-            axis.set_xticks(eps, [f"{e:g}" for e in eps])
+        axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", ylim=(-3, 103))
+        axis.set_title(_title(tree, norm, attack), fontsize=10)
+        if len(radii) <= 4:  # too short a range for powers of ten
+            axis.set_xticks(radii, [f"{e:g}" for e in radii])
             axis.set_xticks([], minor=True)
-    axes[0][0].set_ylabel("robust accuracy (%)")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", frameon=False, handlelength=3)
+        if attack == "strongest":
+            _worst_case_bars(axis, tree, norm, style)
+    for row in axes:
+        row[0].set_ylabel("robust accuracy (%)")
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    if any(_ran(tree, norm, "worst-case") for norm in norms):
+        handles.append(plt.Rectangle((0, 0), 1, 1, color=STRIP))
+        labels.append("worst case: bars\nof the same radius")
+    figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=4)
     figure.suptitle(f"{tree['data']}: robust accuracy, 95 % intervals over seeds and images")
     return figure
 
 
-def complementarity(entries: list[dict[str, Any]], data: str) -> Figure:
-    """Per measure, each twin's paired difference to the arm without the isometric term, with its interval."""
+def complementarity(entries: list[dict[str, Any]], data: str, names: dict[str, str] | None = None) -> Figure:
+    """Per measure, each twin's paired difference to the arm without the isometric term, with its interval.
+
+    `names`: how to write an arm, where not by its own name.
+    """
+    shown = names or {}
     measures = list(dict.fromkeys(entry["measure"] for entry in entries)) or ["clean"]
-    names = list(dict.fromkeys((entry["regulariser"], entry["twin"]) for entry in entries))
-    size = (3.1 * len(measures) + 2.8, 0.42 * len(names) + 1.7)
+    pairs = list(dict.fromkeys((entry["regulariser"], entry["twin"]) for entry in entries))
+    size = (3.1 * len(measures) + 2.8, 0.42 * len(pairs) + 1.5)
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False, layout="constrained")
     colors = {"gains": "tab:green", "loses": "tab:red", "undecided": "0.45"}
     for axis, measure in zip(axes[0], measures):
         axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         for entry in entries:
             if entry["measure"] == measure:
-                change, row = entry["difference"], names.index((entry["regulariser"], entry["twin"]))
+                change, row = entry["difference"], pairs.index((entry["regulariser"], entry["twin"]))
                 error = [[100 * (change["value"] - change["lo"])], [100 * (change["hi"] - change["value"])]]
                 axis.errorbar(100 * change["value"], row, xerr=error, fmt="o", capsize=3, color=colors[entry["verdict"]])
         title = "clean accuracy" if measure == "clean" else f"worst case at {measure}"
-        axis.set(title=title, xlabel="difference in points")
-    axes[0][0].set_yticks(range(len(names)), [f"{twin}\nover {base}" for base, twin in names], fontsize=7.5)
-    axes[0][0].invert_yaxis()
+        axis.set(xlabel="difference in points", ylim=(max(len(pairs), 1) - 0.4, -0.6))  # the first pair above
+        axis.set_title(title, fontsize=10)
+        axis.locator_params(axis="x", nbins=5)
+        axis.margins(x=0.08)
+    labels = [_broken(f"{shown.get(twin, twin)}\nover {shown.get(base, base)}") for base, twin in pairs]
+    axes[0][0].set_yticks(range(len(pairs)), labels, fontsize=7.5)
     figure.suptitle(f"{data}: what the isometric term adds (95 %; green gains, red loses, grey undecided)", fontsize=10)
     return figure
 
@@ -105,34 +155,54 @@ def sweep_heatmaps(arm: str, table: list[dict[str, str]]) -> Figure:
     return figure
 
 
-def _title(attack: str) -> str:
-    return "strongest attack run (line), worst case (bars)" if attack == "strongest" else ATTACK_TITLES[attack]
+def _broken(name: str) -> str:
+    """The name of an arm in lines, for there may be failed checks in it."""
+    return name.replace(" (", "\n(").replace(", ", ",\n")
+
+
+def _title(tree: dict[str, Any], norm: str, attack: str) -> str:
+    if attack != "strongest":
+        return ATTACK_TITLES[attack]
+    return "strongest attack run" + (" (line), worst case (bars)" if _ran(tree, norm, "worst-case") else "")
 
 
 def _ran(tree: dict[str, Any], norm: str, attack: str) -> bool:
     return any(attack in found for arm in tree["arms"].values() for found in arm["robust"].get(norm, {}).values())
 
 
-def _worst_case_points(axis, by_eps: dict[str, Any], color: str) -> None:
-    for eps, attacks in by_eps.items():
-        if (p := attacks.get("worst-case")) is not None:
-            error = [[100 * (p["value"] - p["lo"])], [100 * (p["hi"] - p["value"])]]
-            axis.errorbar(float(eps), 100 * p["value"], error, color=color, marker="D", markersize=4, capsize=3, linestyle="none")
+def _worst_case_bars(axis, tree: dict[str, Any], norm: str, style: dict[str, dict[str, Any]]) -> None:
+    """At every radius, a grey strip, the arms side by side in their order: an arm and its twin often coincide."""
+    found = {arm: numbers["robust"].get(norm, {}) for arm, numbers in tree["arms"].items()}
+    ran = [arm for arm, by_eps in found.items() if any("worst-case" in attacks for attacks in by_eps.values())]
+    step = min(OFFSET, SPREAD / max(len(ran) - 1, 1))
+    left, right = axis.get_xlim()
+    margin = (right / left) ** (step * len(ran) / 2 + 0.004)
+    for eps in sorted({float(e) for by_eps in found.values() for e, attacks in by_eps.items() if "worst-case" in attacks}):
+        axis.axvspan(eps / margin, eps * margin, color=STRIP, zorder=0, linewidth=0)
+    for place, arm in enumerate(ran):
+        aside = (right / left) ** (step * (place - (len(ran) - 1) / 2))  # the axis is logarithmic
+        for eps, attacks in found[arm].items():
+            if (p := attacks.get("worst-case")) is not None:
+                error = [[100 * (p["value"] - p["lo"])], [100 * (p["hi"] - p["value"])]]
+                look = {**style[arm], "linestyle": "none", "markersize": 4.5, "capsize": 2, "elinewidth": 1.2, "zorder": 3}
+                drawn = axis.errorbar(float(eps) * aside, 100 * p["value"], error, **look)
+                drawn[2][0].set_linestyle(style[arm]["linestyle"])
 
 
 def training_curves(results: list[ArmResults]) -> Figure:
     """Val accuracy (mean, and range over seeds) and training loss by epoch."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 3.8), layout="constrained")
-    for number, result in enumerate(results):
-        color = f"C{number}" if len(results) <= 10 else plt.get_cmap("tab20")(number % 20)
+    style = styles(result.arm for result in results)
+    for result in results:
+        look = {key: style[result.arm][key] for key in ("color", "linestyle")}
         epochs = [int(row["epoch"]) for row in result.curves]
         seeds = np.array([[float(v) for k, v in row.items() if k.startswith("val_accuracy_seed_")] for row in result.curves])
-        left.plot(epochs, [100 * float(row["val_accuracy"]) for row in result.curves], color=color, label=result.arm)
-        left.fill_between(epochs, 100 * seeds.min(1), 100 * seeds.max(1), color=color, alpha=0.2, linewidth=0)
-        right.plot(epochs, [float(row["train_loss"]) for row in result.curves], color=color, label=result.arm)
+        left.plot(epochs, [100 * float(row["val_accuracy"]) for row in result.curves], label=result.arm, **look)
+        left.fill_between(epochs, 100 * seeds.min(1), 100 * seeds.max(1), color=look["color"], alpha=0.2, linewidth=0)
+        right.plot(epochs, [float(row["train_loss"]) for row in result.curves], label=result.arm, **look)
     left.set(xlabel="epoch", ylabel="val accuracy (%)", title="mean and range over seeds")
     right.set(xlabel="epoch", ylabel="training loss of the arm", yscale="log", title="mean over seeds")
-    figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right upper", frameon=False, handlelength=4)
     return figure
 
 
@@ -191,9 +261,12 @@ def _confusion(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
 
 
-def geometry(measured: list[tuple[str, dict[str, Any]]]) -> Figure:
+def geometry(measured: list[tuple[str, dict[str, Any]]], names: dict[str, str] | None = None) -> Figure:
     """Per arm, from (arm, the JSON of its stage geometry): correlation and stress of distances within classes, and
-    distortion against distance to the decision boundary, as a rank correlation and by bins of distance."""
+    distortion against distance to the decision boundary, as a rank correlation and by bins of distance.
+
+    `names`: how to write an arm, where not by its own name.
+    """
     size, rows = (12.5, max(3.6, 1.5 + 0.3 * len(measured))), range(len(measured))
     figure, axes = plt.subplots(1, 4, figsize=size, layout="constrained", width_ratios=(1, 1, 1, 2.4))
     panels = [
@@ -201,24 +274,25 @@ def geometry(measured: list[tuple[str, dict[str, Any]]]) -> Figure:
         ("stress\n(isometry up to scale: 0)", [numbers["distances"]["stress"] for _, numbers in measured]),
         ("rank correlation of distortion\nwith boundary distance", [n["boundary"]["correlation"] for _, n in measured]),
     ]
-    colors = [f"C{row}" if len(measured) <= 10 else plt.get_cmap("tab20")(row % 20) for row in rows]
+    drawn = styles(arm for arm, _ in measured)
+    looks = [drawn[arm] for arm, _ in measured]
     for axis, (title, estimates) in zip(axes, panels):
         for row, p in enumerate(estimates):
             error = [[p["value"] - p["lo"]], [p["hi"] - p["value"]]]
-            axis.errorbar(p["value"], row, xerr=error, color=colors[row], marker="o", markersize=4, capsize=3)
+            axis.errorbar(p["value"], row, xerr=error, markersize=4, capsize=3, **looks[row])
         lowest = -1.0 if min(p["lo"] for p in estimates) < 0 else 0.0
         axis.axvline(0, color="0.6", zorder=0, linewidth=0.8)
         axis.set(xlim=(lowest, 1), xticks=(lowest, lowest / 2 + 0.5, 1), ylim=(len(measured) - 0.5, -0.5), yticks=[])
         axis.set_title(title, fontsize=9)
         axis.grid(axis="x", color="0.9")
-    axes[0].set_yticks(rows, [arm for arm, _ in measured])
+    axes[0].set_yticks(rows, [_broken((names or {}).get(arm, arm)) for arm, _ in measured])
     for row, (_, numbers) in enumerate(measured):
-        axes[0].get_yticklabels()[row].set_color(colors[row])
+        axes[0].get_yticklabels()[row].set_color(looks[row]["color"])
         bins = numbers["boundary"]["bins"].values()
         distances = [one["distance"]["value"] for one in bins]
         low, mid, high = ([100 * one["distortion"][key] for one in bins] for key in ("lo", "value", "hi"))
-        axes[3].plot(distances, mid, color=colors[row], marker=".")
-        axes[3].fill_between(distances, low, high, color=colors[row], alpha=0.2, linewidth=0)
+        axes[3].plot(distances, mid, markersize=4.5, **looks[row])
+        axes[3].fill_between(distances, low, high, color=looks[row]["color"], alpha=0.2, linewidth=0)
     axes[3].set(xlabel="L2 distance to the decision boundary (median of a bin)", ylabel="local distortion (%)")
     axes[3].set_xlim(left=0)
     axes[3].set_ylim(bottom=0)

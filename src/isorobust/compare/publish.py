@@ -35,17 +35,17 @@ def publish(
     `arms`: the recipe's blocks by name, in the order of tables; `plug_ins`: the reclassifiers' names;
     `paths`: the recipe's block `connectivity`, or None.
     """
-    twins = {arm: base for arm, block in arms.items() if (base := twin_of(block)) is not None}
-    tuned = [arm for arm in twins if "isometry_grid" in arms[arm]]
+    twins, tuned, retuned = twins_of(arms)
     results = read(results_dir, list(arms))
-    tree = compare(results, settings, data, twins)
+    tree = compare(results, settings, data, twins, retuned)
+    names = {arm: tables.named(tree, arm) for arm in tree["arms"]}
     hierarchy = artifacts.read_json(results_dir / "hierarchy" / "attack.json")
     tree["hierarchy"] = {} if hierarchy.get("skipped") else hierarchy
     tree["sweeps"] = read_sweeps(results_dir, tuned)
     files: dict[Path, bytes] = _figures(results, tree, results_dir / "figures")
     files[metrics_dir / ROBUST_FIGURE] = png(plots.robust_accuracy(tree))
-    files[metrics_dir / FACTORIAL_FIGURE] = png(plots.complementarity(tables.factorial_entries(tree), data))
-    files[metrics_dir / GEOMETRY_FIGURE] = png(plots.geometry([(result.arm, result.measured) for result in results]))
+    files[metrics_dir / FACTORIAL_FIGURE] = png(plots.complementarity(tables.factorial_entries(tree), data, names))
+    files[metrics_dir / GEOMETRY_FIGURE] = png(plots.geometry([(result.arm, result.measured) for result in results], names))
     files[metrics_dir / "hierarchy.json"] = (results_dir / "hierarchy" / "attack.json").read_bytes()
     files[metrics_dir / "summary.json"] = artifacts.json_bytes(summary(tree))
     plugged = read_reclassifiers(results_dir, plug_ins)
@@ -78,6 +78,13 @@ def publish(
     return tree
 
 
+def twins_of(arms: dict[str, Any]) -> tuple[dict[str, str], list[str], list[str]]:
+    """From a recipe's blocks: twin -> its base; the tuned ones; of these, those that tune the base's own numbers too."""
+    twins = {arm: base for arm, block in arms.items() if (base := twin_of(block)) is not None}
+    tuned = [arm for arm in twins if "isometry_grid" in arms[arm]]
+    return twins, tuned, [arm for arm in tuned if arms[arm].get("grid")]
+
+
 def _connectivity(
     tree: dict[str, Any],
     results_dir: Path,
@@ -90,7 +97,7 @@ def _connectivity(
     found = {} if paths is None else connectivity.read(results_dir, paths.arms)
     tree["connectivity"] = connectivity.tree(found, paths, reference) if found else {}
     sizes = results_dir / "percolation.json"
-    tree["percolation"] = percolation.tree(artifacts.read_json(sizes), tree["connectivity"].get("threshold", ""))
+    tree["percolation"] = percolation.tree(artifacts.read_json(sizes), paths)
     files = {
         metrics_dir / "connectivity" / f"{arm}.json": (results_dir / "connectivity" / f"{arm}.json").read_bytes()
         for arm in MEASURED

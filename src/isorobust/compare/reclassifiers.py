@@ -16,7 +16,11 @@ from isorobust.drawing import Figure, plt
 CLAIMS = {  # as the JSON of the stage attack names them
     "improves-base": "the plug-in improves the robust accuracy of its base (fine-tuned as long without it)",
     "direct-attack-overstates": "attacking the model itself overstates its robustness (beside the mixed surrogates)",
-    "fc-more-sensitive": "the FC head is more sensitive than the l2 head (per unit of margin)",
+    "fc-more-sensitive": "the FC head is more sensitive than the l2 head",
+}
+SENSITIVITY = {  # of a head's logits, by its name in that JSON
+    "worst": "largest change of logits per unit of features",
+    "per-margin": "the same per unit of margin",
 }
 COLUMNS = {  # path in that JSON -> title
     "fc": "FC surrogate",
@@ -64,14 +68,15 @@ def claims_table(found: dict[str, dict[str, Any]]) -> str:
     for name, parts in found.items():
         for key, title in CLAIMS.items():
             claim = parts["attacked"]["claims"][key]
-            if "value" in claim:
-                told = f"{claim['value']:+.3f} [{claim['lo']:+.3f}, {claim['hi']:+.3f}]"
-                rows.append([name, title, "", told, verdict(claim["lo"], claim["hi"])])
+            if key == "fc-more-sensitive":
+                for measure, one in claim.items():
+                    told = f"{one['value']:+.3f} [{one['lo']:+.3f}, {one['hi']:+.3f}]"
+                    rows.append([name, f"{title}: {SENSITIVITY[measure]}", "", told, verdict(one["lo"], one["hi"])])
                 continue
             for norm, by_eps in claim.items():
                 for eps, change in by_eps.items():
                     rows.append([name, title, f"{NORM_TITLES[norm]} {eps}", points(change), verdict(change["lo"], change["hi"])])
-    return markdown(["plug-in", "claim", "ball", "difference (points; margins)", "verdict"], rows)
+    return markdown(["plug-in", "claim", "ball", "difference (points; logits)", "verdict"], rows)
 
 
 def batch_table(found: dict[str, dict[str, Any]]) -> str:
@@ -140,27 +145,32 @@ def _sizes(axis, batch: dict[str, Any]) -> None:
         axis.plot(sizes, values[:, 0], "o-", color=color, label="clean" if what == "clean" else "PGD")
         axis.fill_between(sizes, values[:, 1], values[:, 2], color=color, alpha=0.15, linewidth=0)
         axis.axhline(batch["frozen"][what]["value"], color=color, linestyle="--", linewidth=0.9)
-    axis.set(xscale="log", xlabel="batch size (dashed: frozen)", ylabel="accuracy", ylim=(0, 1.02))
+        axis.axhline(batch["mix"]["one-class"][what]["value"], color=color, linestyle=":", linewidth=1.2)
+    axis.set(xscale="log", xlabel="batch size (dashed: frozen; dotted: one class)", ylabel="accuracy", ylim=(0, 1.02))
     axis.legend(frameon=False, fontsize=8)
 
 
 def _heads(axis, attacked: dict[str, Any], norm: str, eps: str) -> None:
-    """Sensitivity per unit of margin against accuracy, clean (for FC the base's) and under the head's own worst case."""
+    """Both heads of the plug-in's networks: sensitivity as it is (filled) and per unit of margin (hollow) against accuracy
+    under the head's own worst case; each scaled to the FC head's, which has other units."""
     heads = {"fc": ("FC head", "C0", "fc"), "l2": ("l2 head, frozen", "C1", "ema")}
-    for head, (title, color, mode) in heads.items():
-        across = attacked["sensitivity"][head]["per-margin"]
-        robust = attacked["surrogates"][mode][norm][eps]
-        clean = attacked["batch"]["frozen"]["clean"] if head == "l2" else attacked["base-clean"]
-        for estimate, marker, what in ((clean, "o", "clean"), (robust, "v", "own worst case")):
+    for measure, fill, what in (("worst", "full", "as it is"), ("per-margin", "none", "per margin")):
+        unit = attacked["sensitivity"]["fc"][measure]["value"]
+        for head, (title, color, mode) in heads.items():
+            across = {key: value / unit for key, value in attacked["sensitivity"][head][measure].items()}
+            robust = attacked["surrogates"][mode][norm][eps]
             axis.errorbar(
                 across["value"],
-                estimate["value"],
+                robust["value"],
                 xerr=[[across["value"] - across["lo"]], [across["hi"] - across["value"]]],
-                yerr=[[estimate["value"] - estimate["lo"]], [estimate["hi"] - estimate["value"]]],
-                fmt=marker,
+                yerr=[[robust["value"] - robust["lo"]], [robust["hi"] - robust["value"]]],
+                fmt="o",
+                fillstyle=fill,
                 color=color,
                 label=f"{title}, {what}",
                 capsize=2,
             )
-    axis.set(xlabel="largest change of logits, per unit\nof features and of margin", ylabel="accuracy", ylim=(0, 1.02))
+    axis.set(
+        xlabel="largest change of logits per unit\nof features (FC head = 1)", ylabel="accuracy, own worst case", ylim=(0, 1.02)
+    )
     axis.legend(frameon=False, fontsize=8)

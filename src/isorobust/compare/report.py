@@ -20,29 +20,32 @@ RECLASSIFIER_NOTE = (
 )
 
 CONNECTIVITY_NOTE = (
-    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the network "
-    "gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path connects if the "
-    "loss rises by no more than the threshold above its higher end; that rise is the *gap*. Below: straight paths from a real "
-    "image to another one, and to an image of another class changed until its loss matches that one's; AUROC of telling the two "
-    "apart by the curve, beside that of the end's own loss. Every path from one class to another crosses their boundary, where "
-    "the lower of both losses is at least 0.69: that control can connect only at an end of high loss. Untrained networks give no "
-    "input a low loss, so their paths are flat and not low."
+    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the "
+    "network gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path is "
+    "*low* if its highest loss, the *barrier*, is at most the threshold, ends included, and *level* if the loss rises by no"
+    " more than that above the higher end; that rise is the *gap*. Pairs are drawn anew for every seed, so intervals over "
+    "seeds are over pairs too. Below: straight paths from a real image to another one, and to an image of another class "
+    "changed until its loss matches that one's; AUROC of telling the two apart by the curve, beside that of the end's own "
+    "loss. Every path from one class to another crosses their boundary, where the lower of both losses is at least 0.69, so"
+    " that control can be low only where the boundary lies between two of a path's points. The recipe's tanh network gives "
+    "no input a low loss before training, because its logits are bounded; an untrained CNN does."
 )
 
 
 PERCOLATION_NOTE = (
     "The recipe's network, trained on images scaled down, judged on real pairs of a class; with its first weights, on synthetic "
-    "ones. *Control*: pairs between classes, after all rounds."
+    "ones. The last column is the control, after all rounds."
 )
 
 DETECTION_NOTE = (
-    "AUROC, mean over the attacks unseen in fitting, less that of a control; negatives are clean test images that the network "
-    "gets right, positives their attacked versions that fool it. *Barrier*: highest loss of the predicted class along straight "
-    "paths from training images of it. *Higher end*: the higher loss of such a path's two ends, which knows nothing of what lies "
-    "between. *Fitted*: logistic regression on the curves and the image's loss, fitted to FGSM images of training data; its "
-    "control is fitted to the loss alone. *Equal loss*: images of another class changed until their loss is that of a real one. "
-    "*Adaptive*: share of images above the threshold, which 5 % of clean validation images exceed, under the attack that "
-    "knows the detector. *endpoint-loss* and *max-softmax* rank alike, and *fitted-loss* up to its sign."
+    "AUROC, mean over the attacks unseen in fitting, less that of a control; negatives are clean test images that the "
+    "network gets right, positives their attacked versions that fool it. *Barrier*: highest loss of the predicted class "
+    "along straight paths from training images of it. *Higher end*: the higher loss of such a path's two ends, which knows "
+    "nothing of what lies between. *Fitted*: logistic regression on the curves and the image's loss, fitted to FGSM images "
+    "of training data; its control is fitted to the loss alone. *Equal loss*: images of another class changed until their "
+    "loss is that of a validation image. *Adaptive*: share of fooling images above the threshold, which 5 % of clean "
+    "validation images exceed, under the attack that knows the detector, tried on images that PGD fools; n, the images that"
+    " it fooled in any seed. *endpoint-loss* and *max-softmax* rank alike, and *fitted-loss* up to its sign."
 )
 
 
@@ -52,7 +55,8 @@ def primary_sentences(tree: dict[str, Any]) -> list[str]:
     norm, attack = tables.NORM_TITLES[primary["norm"]], tables.ATTACK_TITLES.get(primary["attack"], primary["attack"])
     lines = []
     for eps, point in primary["eps"].items():
-        claim = f"{primary['arm']} is more robust than {primary['reference']} at {norm} {eps} under the {attack}"
+        arm, reference = (tables.named(tree, primary[who]) for who in ("arm", "reference"))
+        claim = f"{arm} is more robust than {reference} at {norm} {eps} under the {attack}"
         lines.append(f"- {claim}: **{point['verdict']}** ({tables.points(point)} points, n = {point['n']}).")
     return lines
 
@@ -66,7 +70,8 @@ def connectivity_parts(told: dict[str, Any]) -> list[str]:
     """Tables on paths between inputs, with what their rows mean."""
     rows = [connectivity.differences_table(told)] if told.get("differences") else []
     line = connectivity.component_line(told)
-    return [connectivity.table(told), CONNECTIVITY_NOTE, connectivity.against_table(told), line, *rows]
+    against = [connectivity.against_table(told), connectivity.change_line(told)]
+    return [connectivity.table(told), CONNECTIVITY_NOTE, *against, line, *rows]
 
 
 def percolation_parts(told: dict[str, Any]) -> list[str]:
@@ -95,7 +100,7 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
         tables.counts_line(tree),
         "## What the isometric term adds",
         tables.factorial_table(tree),
-        "*Smallest visible*: half the width of the difference's interval, in points; a smaller difference could not have shown.",
+        "*Smallest visible*: half the width of the difference's interval, in points: what could at best be told from none.",
         *(["Chosen by the sweep:", "\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []),
         *(["## Geometry of the representations", tables.geometry_table(tree)] if tree["geometry"] else []),
         *(
@@ -108,7 +113,7 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
         *(["## Connection by input dimension", *percolation_parts(tree["percolation"])] if tree["percolation"] else []),
         *(
             ["## Detecting adversarial images", *detection_parts(tree["detection"]), detection.table(tree["detection"])]
-            + ["Loss curves to clean and to attacked images:", detection.curves_table(tree["detection"])]
+            + [detection.CURVES_NOTE, detection.curves_table(tree["detection"])]
             if tree["detection"]
             else []
         ),

@@ -16,6 +16,7 @@ ATTACK_TITLES = {
 }
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2"}
 SHOWN = ("paper-fgsm", "fgsm", "pgd", "worst-case")  # the protocols side by side: as published, standard, worst case
+FLAT = "baseline"  # the arm that hierarchies are held against
 CSV_HEADER = ["arm", "norm", "eps", "attack", "value", "lo", "hi", "n"]
 
 
@@ -78,22 +79,39 @@ def shown_points(tree: dict[str, Any]) -> list[tuple[str, str]]:
     return worst or [(tree["primary"]["norm"], eps) for eps in tree["primary"]["eps"]]
 
 
+def named(tree: dict[str, Any], arm: str, shown: str | None = None) -> str:
+    """An arm as every table writes it beside its numbers: `arm (failed: check, ...)`; `shown`: what to call it there."""
+    failed = tree.get("primary", {}).get("failed-checks", {}).get(arm, [])
+    return (shown or arm) + (f" (failed: {', '.join(failed)})" if failed else "")
+
+
+def _over(tree: dict[str, Any], pair: str) -> str:
+    arm, other = pair.split("-vs-")
+    return f"{named(tree, arm)} over {named(tree, other)}"
+
+
 def accuracy_table(tree: dict[str, Any]) -> str:
-    """Rows: every radius where the worst case ran, then arms; columns: clean and the attacks of `SHOWN`."""
+    """Rows: every radius where the worst case ran, then arms; columns: clean and the attacks of `SHOWN`.
+
+    The titles say on how many images, where that is the same in all rows.
+    """
     attacks = [
         a
         for a in SHOWN
         if any(a in _at(numbers, norm, eps) for numbers in tree["arms"].values() for norm, eps in shown_points(tree))
     ]
-    rows = []
+    rows, counts = [], {attack: set() for attack in ("clean", *attacks)}
     for norm, eps in shown_points(tree):
         for arm, numbers in tree["arms"].items():
-            failed = tree["primary"]["failed-checks"].get(arm, [])
-            name = arm + (f" (failed: {', '.join(failed)})" if failed else "")
-            cells = [percent(_at(numbers, norm, eps).get(attack)) for attack in attacks]
-            if any(cells):
-                rows.append([f"{NORM_TITLES[norm]} {eps}", name, str(numbers["seeds"]), percent(numbers["clean"]), *cells])
-    return markdown(["ball", "arm", "seeds", "clean", *(ATTACK_TITLES[attack] for attack in attacks)], rows)
+            found = {attack: _at(numbers, norm, eps).get(attack) for attack in attacks}
+            if any(found.values()):
+                found = {"clean": numbers["clean"], **found}
+                for attack, estimate in found.items():
+                    counts[attack].update([estimate["n"]] if estimate else [])
+                cells = [percent(estimate) for estimate in found.values()]
+                rows.append([f"{NORM_TITLES[norm]} {eps}", named(tree, arm), str(numbers["seeds"]), *cells])
+    titles = [ATTACK_TITLES[attack] + (f" (n = {min(n)})" if len(n) == 1 else "") for attack, n in counts.items()]
+    return markdown(["ball", "arm", "seeds", *titles], rows)
 
 
 def _at(numbers: dict[str, Any], norm: str, eps: str) -> dict[str, Any]:
@@ -101,17 +119,27 @@ def _at(numbers: dict[str, Any], norm: str, eps: str) -> dict[str, Any]:
 
 
 def counts_line(tree: dict[str, Any]) -> str:
-    """How many images and seeds stand behind the columns."""
-    arm = next(iter(tree["arms"].values()))
-    parts = [f"{arm['clean']['n']} test images"]
-    worst = {a["worst-case"]["n"] for by_eps in arm["robust"].values() for a in by_eps.values() if "worst-case" in a}
-    if worst:
-        parts.append(f"worst case the first {max(worst)} of them on the first {_worst_seeds(tree)} seeds")
+    """How many images and seeds stand behind the columns, and where an arm's worst case has others than the first arm's."""
+    ran = {arm: counts for arm, numbers in tree["arms"].items() if (counts := _worst_counts(numbers)) is not None}
+    parts = [f"{next(iter(tree['arms'].values()))['clean']['n']} test images"]
+    if ran:
+        images, seeds = next(iter(ran.values()))
+        others: dict[str, list[str]] = {}
+        for arm, (n, s) in ran.items():
+            told = [*([f"{n} images"] if n != images else []), *([f"{s} seeds"] if s != seeds else [])]
+            told += ["mixed surrogates"] if arm in (tree.get("reclassifiers") or {}) else []
+            if told:
+                others.setdefault(", ".join(told), []).append(arm)
+        aside = "; ".join(f"{', '.join(arms)}: {told}" for told, arms in others.items())
+        worst = f"worst case the first {images} of them on the first {seeds} seeds"
+        parts.append(worst + (f" ({aside})" if aside else ""))
     return "n: " + ", ".join(parts) + ". Percent, with 95 % intervals over seeds and images."
 
 
-def _worst_seeds(tree: dict[str, Any]) -> int:
-    return max(arm["worst-case-seeds"] for arm in tree["arms"].values())
+def _worst_counts(numbers: dict[str, Any]) -> tuple[int, int] | None:
+    """(images, seeds) of an arm's worst case; None where it did not run."""
+    n = [a["worst-case"]["n"] for by_eps in numbers["robust"].values() for a in by_eps.values() if "worst-case" in a]
+    return (max(n), numbers["worst-case-seeds"]) if n else None
 
 
 def verdict_table(tree: dict[str, Any]) -> str:
@@ -124,10 +152,10 @@ def verdict_table(tree: dict[str, Any]) -> str:
         arm, other = pair.split("-vs-")
         for norm, eps in shown_points(tree):
             here = numbers.get(norm, {}).get(eps, {})
-            named = (arm, other, norm) == (primary["arm"], primary["reference"], primary["norm"]) and eps in primary["eps"]
-            cells = [_judged(here.get(attack), named and attack == primary["attack"]) for attack in attacks]
+            first = (arm, other, norm) == (primary["arm"], primary["reference"], primary["norm"]) and eps in primary["eps"]
+            cells = [_judged(here.get(attack), first and attack == primary["attack"]) for attack in attacks]
             if any(cells):
-                rows.append([f"{arm} over {other}", f"{NORM_TITLES[norm]} {eps}", *cells])
+                rows.append([_over(tree, pair), f"{NORM_TITLES[norm]} {eps}", *cells])
     return markdown(["more robust", "ball", *(ATTACK_TITLES[attack] for attack in attacks)], rows)
 
 
@@ -140,8 +168,7 @@ def _judged(estimate: dict[str, float] | None, primary: bool) -> str:
 def clean_table(tree: dict[str, Any]) -> str:
     """Rows: every pair of arms; the difference of clean accuracy."""
     rows = [
-        [" over ".join(pair.split("-vs-")), points(numbers["clean"]), verdict(numbers["clean"])]
-        for pair, numbers in tree["differences"].items()
+        [_over(tree, pair), points(numbers["clean"]), verdict(numbers["clean"])] for pair, numbers in tree["differences"].items()
     ]
     return markdown(["more accurate on clean images", "difference in points", "verdict"], rows)
 
@@ -153,7 +180,7 @@ def factorial_entries(tree: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def factorial_table(tree: dict[str, Any]) -> str:
-    """Rows: each twin and measure; without and with the isometric term, the difference, the smallest visible one, the verdict."""
+    """Rows: each twin and measure; without and with the isometric term, difference, half its interval's width, verdict."""
     primary = tree["primary"]
     title = f"{ATTACK_TITLES.get(primary['attack'], primary['attack'])}, {NORM_TITLES[primary['norm']]}"
     rows = []
@@ -161,9 +188,9 @@ def factorial_table(tree: dict[str, Any]) -> str:
         measure = "clean" if entry["measure"] == "clean" else f"{title} {entry['measure']}"
         rates = [percent(entry["without"]), percent(entry["with"])]
         change = [points(entry["difference"]), f"{100 * entry['smallest']:.1f}", entry["verdict"]]
-        rows.append([entry["regulariser"], entry["twin"], measure, *rates, *change])
-    header = ["regulariser", "with the isometric term", "measure", "without", "with", "difference", "smallest visible", "verdict"]
-    return markdown(header, rows)
+        rows.append([named(tree, entry["regulariser"]), named(tree, entry["twin"]), measure, *rates, *change])
+    header = ["regulariser", "with the isometric term", "measure", "without", "with", "difference"]
+    return markdown([*header, "smallest visible (half the width of this interval)", "verdict"], rows)
 
 
 def factorial_rows(tree: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
@@ -190,8 +217,15 @@ def geometry_table(tree: dict[str, Any]) -> str:
             boundary["correlation"],
         ]
         cells = [f"{e['value']:.2f} [{e['lo']:.2f}, {e['hi']:.2f}]" for e in estimates]
-        rows.append([arm, *cells, boundary["verdict"]])
-    header = ["arm", "distance correlation", "stress", "fitted scale", "neighbour overlap", "distortion and boundary distance"]
+        rows.append([named(tree, arm), *cells, boundary["verdict"]])
+    header = [
+        "arm",
+        "distance correlation",
+        "stress",
+        "fitted scale",
+        "neighbour overlap",
+        "rank correlation of distortion and boundary distance",
+    ]
     return markdown([*header, "more distorted near boundaries"], rows)
 
 
@@ -206,26 +240,44 @@ def hierarchy_table(tree: dict[str, Any]) -> str:
             cells += [percent(at[who]["pgd-on-any-level"][eps]) for eps in radii for who in ("hierarchical", "flat")]
             rows.append([name, level, str(at["groups"]), *cells])
     norm = NORM_TITLES[found["norm"]]
-    header = [f"{who}, {what}" for what in ("clean", *(f"{norm} {eps}" for eps in radii)) for who in ("hierarchical", "flat")]
+    balls = [f"{norm} {eps}" for eps in radii]
+    header = [f"{who}, {what}" for what in ("clean", *balls) for who in ("hierarchical", named(tree, FLAT, "flat"))]
     return markdown(["tree", "level", "groups", *header], rows)
 
 
 def mistakes_table(tree: dict[str, Any]) -> str:
-    """Rows: trees and attacks; mean tree distance of mistakes of both networks, and whether the hierarchy's are nearer."""
+    """Rows: trees and attacks; mean tree distance of mistakes, of a wrong class drawn by lot and of both networks.
+
+    Where measured, also the distance over all images, right ones at 0: who errs nearer may err more often.
+    """
     found, rows = tree["hierarchy"], []
-    for name, numbers in found.items():
-        if isinstance(numbers, dict):
-            mistakes = numbers["mistakes"]
-            kinds = {
-                "clean": mistakes["clean"],
-                **{f"PGD, {NORM_TITLES[found['norm']]} {e}": m for e, m in mistakes["pgd"].items()},
-            }
-            for title, m in kinds.items():
-                near = m.get("nearer")  # absent where no seed has mistakes of both networks
-                means = [f"{m[who]['value']:.2f}" if m.get(who) else "" for who in ("hierarchical", "flat")]
-                change = [f"{near['value']:+.2f} [{near['lo']:+.2f}, {near['hi']:+.2f}]", near["verdict"]] if near else ["", ""]
-                rows.append([name, title, *means, *change])
-    return markdown(["tree", "images", "hierarchical", "flat", "flat less hierarchical", "errs to nearer classes"], rows)
+    kinds = [
+        (name, title, numbers["mistakes"].get("uniform"), mistakes)
+        for name, numbers in found.items()
+        if isinstance(numbers, dict)
+        for title, mistakes in _attacked(numbers["mistakes"], NORM_TITLES[found["norm"]]).items()
+    ]
+    told = any("per-image" in mistakes for *_, mistakes in kinds)
+    for name, title, uniform, mistakes in kinds:
+        cells = _nearer(mistakes, 2) + (_nearer(mistakes.get("per-image", {}), 3) if told else [])
+        rows.append([name, title, "" if uniform is None else f"{uniform:.2f}", *cells])
+    flat = named(tree, FLAT, "flat")
+    header = ["tree", "images", "uniform wrong class", "hierarchical", flat, "flat less hierarchical", "errs to nearer classes"]
+    columns = [f"per image: {title}" for title in ("hierarchical", flat, "flat less hierarchical")]
+    return markdown([*header, *([*columns, "nearer per image"] if told else [])], rows)
+
+
+def _attacked(mistakes: dict[str, Any], norm: str) -> dict[str, Any]:
+    return {"clean": mistakes["clean"], **{f"PGD, {norm} {eps}": m for eps, m in mistakes["pgd"].items()}}
+
+
+def _nearer(mistakes: dict[str, Any], digits: int) -> list[str]:
+    """Both networks' means, the difference and its verdict; empty where no seed has mistakes of both networks."""
+    means = [f"{mistakes[who]['value']:.{digits}f}" if mistakes.get(who) else "" for who in ("hierarchical", "flat")]
+    if (near := mistakes.get("nearer")) is None:
+        return [*means, "", ""]
+    value, low, high = (f"{near[key]:+.{digits}f}" for key in ("value", "lo", "hi"))
+    return [*means, f"{value} [{low}, {high}]", near["verdict"]]
 
 
 def toy_table(summary: dict[str, Any]) -> str:

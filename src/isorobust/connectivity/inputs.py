@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from isorobust.connectivity.settings import Matched, Synthesis
 
+TRIES = 200  # draws for each tuple of right samples that is needed
+
 
 class Pairs(NamedTuple):
     """Ends a, c `[P, C, H, W]`, and the class of each end, `[P]`; the same for both within a class."""
@@ -22,23 +24,31 @@ class Pairs(NamedTuple):
 
 
 def cross_entropy(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
-    """Per sample `[N]`."""
-    return F.cross_entropy(model(x), labels, reduction="none")
+    """Per sample `[N]`, in float64: in float32 the loss of a confident network is rounding, and its curve full of maxima."""
+    return F.cross_entropy(model(x).double(), labels, reduction="none")
 
 
-def within_classes(labels: np.ndarray, count: int, stream: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of `count` pairs of different samples of one class, classes in turn; without classes of fewer than two."""
-    groups = [np.flatnonzero(labels == k) for k in np.unique(labels)]
-    groups = [group for group in groups if len(group) > 1]
-    chosen = [stream.choice(groups[i % len(groups)], 2, replace=False) for i in range(count)]
-    return tuple(np.array(chosen).T)
+def chosen_tuples(labels: np.ndarray, right: np.ndarray, classes: str, count: int, stream: np.random.Generator) -> np.ndarray:
+    """Positions `[count, len(classes)]` of different samples, drawn class by class, that a network gets right.
 
-
-def between_classes(labels: np.ndarray, count: int, stream: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of `count` pairs of samples of two classes."""
-    first = stream.integers(len(labels), size=count)
-    second = np.array([stream.choice(np.flatnonzero(labels != labels[i])) for i in first])
-    return first, second
+    classes: "s" for a sample of the same class as the first, "o" for one of another class, as in "ss", "so", "sso".
+    Tuples are drawn from all samples and those with a sample that is not `right` `[N]` are passed over, so that
+    from the same `stream` networks that get much the same right are given much the same tuples. Errors:
+    ValueError where `TRIES` times `count` draws do not give enough.
+    """
+    groups = {k: np.flatnonzero(labels == k) for k in np.unique(labels)}
+    others = {k: np.flatnonzero(labels != k) for k in groups}
+    large = [k for k, group in groups.items() if len(group) >= classes.count("s")]
+    found: list[np.ndarray] = []
+    for i in range(TRIES * count if large else 0):
+        k = large[i % len(large)]
+        same = iter(stream.choice(groups[k], classes.count("s"), replace=False))
+        drawn = np.array([next(same) if c == "s" else stream.choice(others[k]) for c in classes])
+        if right[drawn].all():
+            found.append(drawn)
+            if len(found) == count:
+                return np.array(found)
+    raise ValueError(f"{count} tuples of right samples needed, found {len(found)} among {TRIES * count}")
 
 
 def synthesise(model: nn.Module, labels: Tensor, shape: tuple[int, ...], options: Synthesis, stream: torch.Generator) -> Tensor:
@@ -65,26 +75,25 @@ def synthesise(model: nn.Module, labels: Tensor, shape: tuple[int, ...], options
 def match_loss(model: nn.Module, images: Tensor, labels: Tensor, target: Tensor, options: Matched) -> tuple[Tensor, Tensor]:
     """(images `[N, C, H, W]` in [0, 1] changed until their cross-entropy of class `labels` is `target` `[N]`; whether it is).
 
-    Minimises (log loss - log target)^2 + distortion * mean squared change, so that neither loss nor
-    size of the change gives the image away. An image that is matched, and given the class `labels`, stays as it is.
+    Minimises (log loss - log target)^2 + distortion * mean squared change (Adam, `steps` steps), and gives of the
+    images on the way that have the class `labels` and a loss within `tolerance` the one changed least.
+    An image that never has comes back as it is.
     """
     x = images.clone().requires_grad_()
-    goal = target.clamp(min=1e-12).log()
+    goal = target.double().clamp(min=1e-12).log()
     adam = torch.optim.Adam([x], lr=options.learning_rate)
-    matched = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    least = torch.full((len(images),), torch.inf, device=images.device)
     best = images.clone()
-    for _ in range(options.steps):
-        logits = model(x)
+    for step in range(options.steps + 1):
+        logits = model(x).double()
         off = F.cross_entropy(logits, labels, reduction="none").clamp(min=1e-12).log() - goal
-        fresh = (off.detach().abs() <= options.tolerance) & (logits.argmax(1) == labels) & ~matched
-        best[fresh] = x.detach()[fresh]
-        matched |= fresh
-        if matched.all():
+        change = (x - images).flatten(1).square().mean(1)
+        better = (off.detach().abs() <= options.tolerance) & (logits.argmax(1) == labels) & (change.detach() < least)
+        best[better], least[better] = x.detach()[better], change.detach()[better]
+        if step == options.steps:
             break
-        total = off.square() + options.distortion * (x - images).flatten(1).square().mean(1)
-        (x.grad,) = torch.autograd.grad(total.sum(), x)
+        (x.grad,) = torch.autograd.grad((off.square() + options.distortion * change).sum(), x)
         adam.step()
         with torch.no_grad():
             x.clamp_(0, 1)
-    best[~matched] = x.detach()[~matched]
-    return best, matched
+    return best, least.isfinite()

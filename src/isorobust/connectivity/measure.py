@@ -11,37 +11,57 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
 from isorobust.connectivity.arms import recognised
-from isorobust.connectivity.inputs import Pairs, between_classes, cross_entropy, match_loss, synthesise, within_classes
+from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.params import eps_key
 from isorobust.progress import say
-from isorobust.ranking import contrasts
+from isorobust.ranking import contrasts, over_seeds
 from isorobust.runtime import derive_seed, generator
-from isorobust.statistics import mean_over_seeds, rate
+from isorobust.statistics import mean, rate
 
-KINDS = ("real", "interpolated", "synthetic", "between-classes")  # the last is the control
-UNTRAINED_KINDS = ("synthetic", "between-classes")
+CRITERIA = ("low", "level")  # of a path: its highest loss is at most a threshold; the rise above its higher end is
+RANGES = {  # of what a loss curve is told by; losses have no upper end
+    **{name: (0.0, np.inf) for name in ("height", "gap", "maxima", "area", "endpoint-loss")},
+    **{name: (0.0, 1.0) for name in ("position", *CRITERIA)},
+}
 
 
 class Seen(NamedTuple):
-    """One seed: per kind of pairs the bypassed paths and the straight ones' losses `[P, T]`; the rest for trained networks."""
+    """One seed: per kind of pairs the barriers `[R + 1, P]` after each round and the straight paths' losses `[P, T]`.
 
-    paths: dict[str, Bypassed]
+    ids `[P, 2]`: the test images of the kinds that are pairs of them. The rest for trained networks alone;
+    component, by criterion: per class, the share of its images in the largest set that straight paths join.
+    """
+
+    heights: dict[str, np.ndarray]
     straight: dict[str, np.ndarray]
-    component: np.ndarray | None = None  # per class, the share of its images in the largest connected component
+    shown: Shown
+    ids: dict[str, np.ndarray]
+    component: dict[str, np.ndarray] | None = None
     against: Against | None = None
-    images: np.ndarray | None = None  # A, B, B', C of the pair with the highest barrier
+
+
+class Shown(NamedTuple):
+    """One pair: A, B, B', C `[4, C, H, W]`, losses along A-C `[T]` and along A-B'-C `[2 T]`, the straight path's gap."""
+
+    images: np.ndarray
+    straight: np.ndarray
+    around: np.ndarray
+    gap: float
 
 
 class Against(NamedTuple):
-    """Losses `[P, T]` from the same real image to a real and to an adversarial one; which of these are matched, `[P]`."""
+    """Losses `[P, T]` from the same real image to a real and to an adversarial one, `[P]`: which of these are matched,
+    and how far they were changed, in L2 and L-infinity."""
 
     real: np.ndarray
     adversarial: np.ndarray
     matched: np.ndarray
+    l2: np.ndarray
+    linf: np.ndarray
 
 
 def measure(
@@ -49,84 +69,102 @@ def measure(
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(numbers, arrays) of the models (seed, network) of one arm; docs/results.md lists both.
 
-    Networks that are not trained give real images no class, so their pairs are synthetic. Errors:
-    UserError if no class has two images that a network gets right.
+    Pairs of test images are drawn anew for each seed, so that intervals over seeds are over pairs too. Networks that
+    are not trained give real images no class, so their pairs are synthetic. Errors: UserError if a network gets too
+    few images right.
     """
     seen = [_look(model.to(device).eval(), seed, test, options, device, trained) for seed, model in models]
     arrays: dict[str, np.ndarray] = {"seeds": np.array([seed for seed, _ in models])}
     numbers: dict[str, Any] = {"seeds": len(seen), "pairs": options.pairs, "kinds": {}}
-    for kind in seen[0].paths:
+    for kind in seen[0].heights:
         straight = np.stack([one.straight[kind] for one in seen])  # [S, P, T]
-        ends = np.maximum(straight[..., 0], straight[..., -1])[:, None]
-        gaps = np.stack([one.paths[kind].heights.cpu().numpy() for one in seen]) - ends  # [S, R + 1, P]
-        arrays[f"gaps/{kind}"] = gaps
-        arrays[f"straight/{kind}"] = straight[0].astype(np.float32)
+        heights = np.stack([one.heights[kind] for one in seen])  # [S, R + 1, P]
+        gaps = heights - np.maximum(straight[..., 0], straight[..., -1])[:, None]
+        arrays |= {f"heights/{kind}": heights, f"gaps/{kind}": gaps, f"straight/{kind}": straight[0].astype(np.float32)}
+        if kind in seen[0].ids:
+            arrays[f"pairs/{kind}"] = np.stack([one.ids[kind] for one in seen])
         found = barrier(torch.from_numpy(straight))
-        connected = {
-            eps_key(threshold): {
-                str(done): rate(gaps[:, done] <= threshold).as_dict() for done in range(options.bypass.rounds + 1)
-            }
-            for threshold in options.thresholds
-        }
         numbers["kinds"][kind] = {
-            "connected": connected,
-            **{name: _over_seeds(getattr(found, name).double().mean(1).numpy()) for name in ("height", "gap", "position")},
+            **{criterion: _shares(values, options) for criterion, values in (("low", heights), ("level", gaps))},
+            **{
+                name: over_seeds(getattr(found, name).double().mean(1).numpy(), *RANGES[name], straight.shape[1])
+                for name in ("height", "gap", "position")
+            },
         }
     if trained:
-        numbers["component"] = _over_seeds(np.array([one.component.mean() for one in seen]))
+        images = options.graph_images * seen[0].component["low"].size
+        numbers["component"] = {
+            criterion: mean(np.stack([one.component[criterion] for one in seen]), 0.0, 1.0, images).as_dict()
+            for criterion in CRITERIA
+        }
         numbers["against"], more = _against([one.against for one in seen], options.threshold)
         arrays |= more
-    if seen[0].images is not None:
-        arrays["images"] = seen[0].images.astype(np.float32)
-    return numbers, arrays
+    shown = max((one.shown for one in seen), key=lambda one: (len(one.around) > len(one.straight), one.gap))
+    return numbers, arrays | {f"shown/{name}": np.float32(getattr(shown, name)) for name in ("images", "straight", "around")}
 
 
-def _over_seeds(values: np.ndarray) -> dict[str, float]:
-    return dict(zip(("value", "lo", "hi"), map(float, mean_over_seeds(values))))
+def _shares(values: np.ndarray, options: ConnectivitySettings) -> dict[str, dict[str, dict[str, float]]]:
+    """Threshold -> rounds done -> share of values `[S, R + 1, P]` at or below the threshold."""
+    return {
+        eps_key(threshold): {str(done): rate(values[:, done] <= threshold).as_dict() for done in range(values.shape[1])}
+        for threshold in options.thresholds
+    }
 
 
 def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySettings, device, trained: bool) -> Seen:
-    stream = np.random.default_rng(derive_seed(seed, "connectivity"))
     images = torch.from_numpy(test.images).to(device).float().div_(255)
     labels = torch.from_numpy(test.labels).to(device)
     for weight in model.parameters():
         weight.requires_grad_(False)
-    kinds = _pairs(model, seed, images, labels, options, stream, trained)
+    right = np.zeros(len(labels), dtype=bool)
+    if trained:
+        right[recognised(model, images, labels)] = True
+    kinds, ids = _pairs(model, seed, images, labels, right, options, trained)
     losses = {kind: _straight(model, pairs, options) for kind, pairs in kinds.items()}
     paths = {kind: _around(model, pairs, losses[kind], options) for kind, pairs in kinds.items()}
     straight = {kind: values.cpu().numpy() for kind, values in losses.items()}
+    heights = {kind: found.heights.cpu().numpy() for kind, found in paths.items()}
     first = next(iter(kinds))
-    shown = _shown(kinds[first], straight[first], paths[first])
+    seen = Seen(heights, straight, _shown(kinds[first], straight[first], paths[first]), ids)
     if not trained:
-        return Seen(paths, straight, images=shown)
-    right = recognised(model, images, labels)
+        return seen
     component = _components(model, images, labels, right, options)
-    return Seen(paths, straight, component, _matched_pairs(model, images, labels, right, options, stream), shown)
+    return seen._replace(component=component, against=_matched_pairs(model, seed, images, labels, right, options))
 
 
-def _pairs(model, seed: int, images: Tensor, labels: Tensor, options, stream, trained: bool) -> dict[str, Pairs]:
+def _pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, options, trained: bool):
+    """(kind -> pairs, kind -> test images `[P, 2]` of those that are pairs of them)."""
     classes, shape = int(labels.max()) + 1, images.shape[1:]
     wanted = torch.arange(2 * options.pairs, device=images.device) % options.pairs % classes
     made = synthesise(model, wanted, shape, options.synthesis, generator(seed, "synthesis"))
-    half, kinds = options.pairs, {}
-    kinds["synthetic"] = Pairs(made[:half], made[half:], wanted[:half], wanted[half:])
+    half = options.pairs
+    synthetic = Pairs(made[:half], made[half:], wanted[:half], wanted[half:])
     if not trained:
         other = (wanted[half:] + 1) % min(classes, half)  # the classes of fewer pairs than classes are the first
         order = torch.cat([(wanted[half:] == k).nonzero().flatten()[:1] for k in other])
-        kinds["between-classes"] = Pairs(made[:half], made[half:][order], wanted[:half], wanted[half:][order])
-        return kinds
-    right = recognised(model, images, labels)
-    known = labels.cpu().numpy()[right]
-    if not len(known) or np.bincount(known).max() < 2:
-        raise UserError(f"connectivity: seed {seed} gets no two test images of a class right; allowed: a trained network")
+        between = Pairs(made[:half], made[half:][order], wanted[:half], wanted[half:][order])
+        return {"synthetic": synthetic, "between-classes": between}, {}
 
-    def real(chooser) -> Pairs:
-        a, c = (torch.from_numpy(right[place]).to(images.device) for place in chooser(known, options.pairs, stream))
+    ids = {"real": "ss", "interpolated": "ssss", "between-classes": "so"}
+    ids = {kind: _drawn(labels, right, classes, options.pairs, seed, kind) for kind, classes in ids.items()}
+
+    def real(places: np.ndarray) -> Pairs:
+        a, c = torch.from_numpy(places.T).to(images.device)
         return Pairs(images[a], images[c], labels[a], labels[c])
 
-    first, second = real(within_classes), real(within_classes)
-    between = Pairs((first.a + first.c) / 2, (second.a + second.c) / 2, first.class_a, second.class_a)
-    return {"real": first, "interpolated": between, **kinds, "between-classes": real(between_classes)}
+    first, second = real(ids["interpolated"][:, :2]), real(ids.pop("interpolated")[:, 2:])
+    middle = Pairs((first.a + first.c) / 2, (second.a + second.c) / 2, first.class_a, second.class_a)
+    kinds = {"real": real(ids["real"]), "interpolated": middle, "synthetic": synthetic}
+    return {**kinds, "between-classes": real(ids["between-classes"])}, ids
+
+
+def _drawn(labels: Tensor, right: np.ndarray, classes: str, count: int, seed: int, kind: str) -> np.ndarray:
+    """A stream for each kind, so that arms that get the same images right look at the same pairs."""
+    stream = np.random.default_rng(derive_seed(seed, "connectivity", kind))
+    try:
+        return chosen_tuples(labels.cpu().numpy(), right, classes, count, stream)
+    except ValueError as error:
+        raise UserError(f"connectivity.pairs: seed {seed} gets too few test images right: {error}") from None
 
 
 def _loss(model: nn.Module, pairs: Pairs):
@@ -141,13 +179,13 @@ def _loss(model: nn.Module, pairs: Pairs):
 
 
 def _around(model: nn.Module, pairs: Pairs, straight: Tensor, options: ConnectivitySettings) -> Bypassed:
-    """Around all barriers that rise by more than the block's threshold above the higher end."""
+    """Around all barriers that rise by more than the least threshold above the higher end."""
     way = options.bypass
     return bypass(
         _loss(model, pairs),
         pairs.a,
         pairs.c,
-        threshold=torch.maximum(straight[:, 0], straight[:, -1]) + options.threshold,
+        threshold=torch.maximum(straight[:, 0], straight[:, -1]) + min(options.thresholds),
         rounds=way.rounds,
         points=options.points,
         steps=way.steps,
@@ -162,48 +200,56 @@ def _straight(model: nn.Module, pairs: Pairs, options: ConnectivitySettings) -> 
     return path_losses(_loss(model, pairs), pairs.a, pairs.c, everyone, options.points)
 
 
-def _shown(pairs: Pairs, straight: np.ndarray, found: Bypassed) -> np.ndarray:
-    """A, highest point B of the straight path, point B' that the bypass leads over, C, of the pair with the widest gap."""
-    _, gap, position = barrier(torch.from_numpy(straight))
-    worst = int(gap.argmax())
-    top = torch.lerp(pairs.a[worst], pairs.c[worst], float(position[worst]))
+def _shown(pairs: Pairs, straight: np.ndarray, found: Bypassed) -> Shown:
+    """The pair with the widest gap, among those whose path was led over one point where there are any."""
+    _, gaps, positions = barrier(torch.from_numpy(straight))
+    once = found.path.segments(len(pairs.a)).cpu() == 2
+    worst = int((torch.where(once, gaps, -1) if once.any() else gaps).argmax())
+    a, c, position = pairs.a[worst], pairs.c[worst], float(positions[worst])
     mine = (found.path.pair == worst).nonzero().flatten()
-    over = found.path.end[mine[len(mine) // 2 - 1]] if len(mine) > 1 else top
-    return torch.stack([pairs.a[worst], top, over, pairs.c[worst]]).cpu().numpy()
+    top = torch.lerp(a, c, position)
+    over = found.path.end[mine[0]] if once[worst] else top
+    around = found.path.losses[mine].flatten() if once[worst] else torch.from_numpy(straight[worst])
+    return Shown(torch.stack([a, top, over, c]).cpu().numpy(), straight[worst], around.cpu().numpy(), float(gaps[worst]))
 
 
 @torch.no_grad()
-def _components(model, images: Tensor, labels: Tensor, right: np.ndarray, options: ConnectivitySettings) -> np.ndarray:
-    """Per class the share of its first `graph_images` right images in the largest set joined by straight paths that connect."""
-    shares = []
-    known = labels.cpu().numpy()[right]
+def _components(model, images: Tensor, labels: Tensor, right: np.ndarray, options: ConnectivitySettings) -> dict[str, np.ndarray]:
+    """Per criterion and class the share of its first `graph_images` right images in the largest set that straight paths join."""
+    shares: dict[str, list[float]] = {criterion: [] for criterion in CRITERIA}
+    known = labels.cpu().numpy()
     for k in np.unique(known):
-        chosen = torch.from_numpy(right[known == k][: options.graph_images]).to(images.device)
+        chosen = torch.from_numpy(np.flatnonzero(right & (known == k))[: options.graph_images]).to(images.device)
+        if not len(chosen):
+            for values in shares.values():
+                values.append(0.0)
+            continue
         first, second = torch.triu_indices(len(chosen), len(chosen), 1, device=images.device)
         a, c = images[chosen[first]], images[chosen[second]]
-        pairs = Pairs(a, c, labels[chosen[first]], labels[chosen[second]])
-        low = (barrier(_straight(model, pairs, options)).gap <= options.threshold).cpu().numpy()
-        edges = (np.ones(low.sum()), (first.cpu().numpy()[low], second.cpu().numpy()[low]))
-        _, component = connected_components(csr_matrix(edges, shape=(len(chosen), len(chosen))), directed=False)
-        shares.append(np.bincount(component).max() / len(chosen))
-    return np.array(shares)
+        found = barrier(_straight(model, Pairs(a, c, labels[chosen[first]], labels[chosen[second]]), options))
+        for criterion, values in (("low", found.height), ("level", found.gap)):
+            joined = (values <= options.threshold).cpu().numpy()
+            edges = (np.ones(joined.sum()), (first.cpu().numpy()[joined], second.cpu().numpy()[joined]))
+            _, component = connected_components(csr_matrix(edges, shape=(len(chosen), len(chosen))), directed=False)
+            shares[criterion].append(np.bincount(component).max() / len(chosen))
+    return {criterion: np.array(values) for criterion, values in shares.items()}
 
 
-def _matched_pairs(model, images: Tensor, labels: Tensor, right: np.ndarray, options, stream) -> Against:
+def _matched_pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, options) -> Against:
     """Straight paths from real images to real ones, and to images of other classes made to match those ones' loss."""
-    known = labels.cpu().numpy()[right]
-    a, c = (torch.from_numpy(right[place]).to(images.device) for place in within_classes(known, options.pairs, stream))
-    other = [right[stream.choice(np.flatnonzero(known != int(k)))] for k in labels[a]]
+    drawn = _drawn(labels, right, "sso", options.pairs, seed, "matched")
+    a, c, other = torch.from_numpy(drawn.T).to(images.device)
     with torch.no_grad():
         target = cross_entropy(model, images[c], labels[c])
-    made, matched = match_loss(model, images[torch.tensor(other, device=images.device)], labels[a], target, options.matched)
+    made, matched = match_loss(model, images[other], labels[a], target, options.matched)
     curves = [_straight(model, Pairs(images[a], end, labels[a], labels[a]), options) for end in (images[c], made)]
-    return Against(*(x.cpu().numpy() for x in (*curves, matched)))
+    change = (made - images[other]).flatten(1)
+    return Against(*(x.cpu().numpy() for x in (*curves, matched, change.norm(dim=1), change.abs().amax(1))))
 
 
 def _features(losses: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
     found = {name: values.numpy() for name, values in curve_features(torch.from_numpy(losses).double()).items()}
-    return {**found, "connected": (found["gap"] <= threshold).astype(float)}
+    return {**found, "level": (found["gap"] <= threshold).astype(float), "low": (found["height"] <= threshold).astype(float)}
 
 
 def _against(seeds: list[Against], threshold: float) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -212,8 +258,13 @@ def _against(seeds: list[Against], threshold: float) -> tuple[dict[str, Any], di
     kept = [tuple(_features(curves[one.matched], threshold) for curves in (one.real, one.adversarial)) for one in used]
     if not kept:
         say("connectivity: no adversarial image reached the loss of its real partner; its comparison is left out")
-    told = contrasts(kept)
+    told = contrasts(kept, RANGES)
     matched = rate(np.stack([one.matched for one in seeds])).as_dict()
+    change = {
+        norm: over_seeds([getattr(one, norm)[one.matched].mean() for one in used], 0.0, np.inf, len(seeds[0].matched))
+        for norm in ("l2", "linf")
+        if used
+    }
     first = seeds[0]
     arrays = {"against/real": first.real, "against/adversarial": first.adversarial, "against/matched": first.matched}
-    return {"matched": matched, "features": told}, arrays
+    return {"matched": matched, "change": change, "features": told}, arrays

@@ -110,13 +110,15 @@ def bypass(
 ) -> Bypassed:
     """Lead the paths from a to c `[P, ...]` around their barriers.
 
-    In every round each segment whose loss rises above `threshold` (one for all, or `[P]`) is broken at its highest point B,
-    which moves to B' so that
+    `loss(x, pair)` gives the losses `[N]` of inputs `[N, ...]`, told by `pair` `[N]` to which of the P paths each belongs.
+    In every round each segment whose loss is anywhere above `threshold` (a loss, one for all or `[P]`; to allow a rise
+    above the ends, add it to theirs) is broken at its highest point B, which moves to B' so that
 
         loss(x) + closeness * mean((x - B)^2) + smoothness * TV(x - B)
 
     falls (Adam, `steps` steps), its gradient projected onto the hyperplane that stands on the segment;
-    the path then runs over B'. Rounds end when no segment is above the threshold. Inputs may leave [0, 1].
+    the path then runs over B' if that lowers its highest loss, and stays as it was otherwise (our choice: Adam may end
+    higher than it began). Rounds end when no segment is above the threshold. Inputs may leave [0, 1].
     """
     pair = torch.arange(len(a), device=a.device)
     path = Path(a, c, pair, path_losses(loss, a, c, pair, points, batch))
@@ -136,6 +138,11 @@ def _around(loss: Loss, path: Path, above: Tensor, points: int, steps: int, lear
     moved = lower(loss, torch.lerp(start, end, position), end - start, pair, steps, learning_rate, closeness, smoothness)
     halves = [(start, moved), (moved, end)]
     losses = [path_losses(loss, first, last, pair, points, batch) for first, last in halves]
+    lower_now = torch.stack(losses).amax((0, 2)) < path.losses[above].amax(1)
+    halves = [(first[lower_now], last[lower_now]) for first, last in halves]
+    losses, pair = [part[lower_now] for part in losses], pair[lower_now]
+    above = above.clone()
+    above[above.nonzero().flatten()[~lower_now]] = False
     order = torch.arange(len(path.pair), device=pair.device).double()
     kept = ~above
     places = torch.cat([order[kept], order[above], order[above] + 0.5]).argsort()

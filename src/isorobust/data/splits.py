@@ -29,7 +29,7 @@ def write_split(path: Path | str, split: Split) -> None:
 
 
 def read_split(path: Path | str) -> Split:
-    """Errors: UserError when the file is missing, damaged, or of another shape or type."""
+    """Errors: UserError when the file is missing, damaged, of another shape or type, or has labels below 0."""
     arrays = artifacts.read_npz(path)
     if set(arrays) != {"images", "labels"}:
         raise UserError(f"{path}: found arrays {sorted(arrays)}; allowed: images, labels; delete it and run `dvc repro`")
@@ -41,6 +41,8 @@ def read_split(path: Path | str) -> Split:
         )
     if not len(labels):
         raise UserError(f"{path}: holds no images; delete it and run `dvc repro`")
+    if labels.min() < 0:
+        raise UserError(f"{path}: found label {labels.min()}; allowed: 0 and above; delete it and run `dvc repro`")
     return Split(images, labels)
 
 

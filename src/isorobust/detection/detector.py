@@ -77,11 +77,18 @@ class BarrierDetector:
 
     @torch.no_grad()
     def see(self, x: Tensor, batch: int = 10_000) -> Seen:
-        """Everything the scores need of inputs `[N, C, H, W]`, about `batch` points of paths at a time."""
+        """Everything the scores need of inputs `[N, C, H, W]`, about `batch` points of paths at a time.
+
+        Errors: ValueError for references of another shape or number of classes.
+        """
+        if self.references.ndim != x.ndim + 1 or self.references.shape[2:] != x.shape[1:]:
+            raise ValueError(f"references must be [K, m, *{list(x.shape[1:])}], found {list(self.references.shape)}")
         per_batch = max(1, batch // (self.references.shape[1] * self.points))
         parts = []
         for some in x.split(per_batch):
             logits = self.model(some)
+            if logits.shape[1] != len(self.references):
+                raise ValueError(f"found references of {len(self.references)} classes and {logits.shape[1]} logits")
             classes = logits.argmax(1)
             curves = self.curves(some, classes)
             loss = F.cross_entropy(logits.double(), classes, reduction="none")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from isorobust.attacks.minimal import carlini_wagner, deep_fool
 from isorobust.attacks.perturb import Problem, nearest, perturb
 from isorobust.attacks.settings import FGSM
+from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.inputs import match_loss
 from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
 from isorobust.detection.detector import BarrierDetector, class_losses
@@ -55,37 +57,62 @@ def for_fitting(model: nn.Module, images: Tensor, labels: Tensor, classes: int, 
     return torch.cat(made)
 
 
+class Made(NamedTuple):
+    """What an attack made of the test images at `places` `[n]`: images `[n, C, H, W]`."""
+
+    places: Tensor
+    images: Tensor
+
+
 def attacked(
-    detector: BarrierDetector, images: Tensor, labels: Tensor, options: DetectionSettings, seed: int
-) -> Iterator[tuple[str, Tensor]]:
-    """(attack, images `[n, C, H, W]`) for the unseen and the adaptive attacks; n is smaller for the slow ones."""
+    detector: BarrierDetector,
+    images: Tensor,
+    labels: Tensor,
+    partners: tuple[Tensor, Tensor],
+    options: DetectionSettings,
+    seed: int,
+) -> Iterator[tuple[str, Made]]:
+    """Every unseen and adaptive attack, the slow ones on fewer images.
+
+    partners: images that nothing was fitted to and their classes, whose losses `matched` aims at. The adaptive
+    attacks get the first images that PGD fools, because what cannot be fooled says nothing of detection.
+    """
     model, chosen = detector.model, options.attacks
-    classes = len(detector.references)
-    problem = Problem(model, images, labels, NORM, options.eps, 0, classes)
+    everyone = torch.arange(len(images), device=images.device)
+    problem = Problem(model, images, labels, NORM, options.eps, 0, len(detector.references))
     start = images
     for name in ("pgd", "apgd-ce", "square"):
         stream = derive_seed(seed, "detection", name)
         made = perturb(name, problem._replace(seed=stream), getattr(chosen, name.replace("-", "_"))).images
         start = made if name == "pgd" else start
-        yield name, made
-    yield "fab", nearest(model, images, labels, chosen.fab.steps).images.clamp(0, 1)
+        yield name, Made(everyone, made)
+    yield "fab", Made(everyone, nearest(model, images, labels, chosen.fab.steps).images.clamp(0, 1))
     cw, fool = chosen.cw, chosen.deepfool
-    yield "cw", carlini_wagner(model, images[: cw.images], labels[: cw.images], cw.weight, cw.steps, cw.learning_rate)
-    yield "deepfool", deep_fool(model, images[: fool.images], labels[: fool.images], fool.steps, fool.overshoot)
-    yield "matched", _matched(detector, images, labels, options, np.random.default_rng(derive_seed(seed, "detection", "matched")))
-    few = slice(options.adaptive.images)
+    made = carlini_wagner(model, images[: cw.images], labels[: cw.images], cw.weight, cw.steps, cw.learning_rate)
+    yield "cw", Made(everyone[: cw.images], made)
+    made = deep_fool(model, images[: fool.images], labels[: fool.images], fool.steps, fool.overshoot)
+    yield "deepfool", Made(everyone[: fool.images], made)
+    stream = np.random.default_rng(derive_seed(seed, "detection", "matched"))
+    yield "matched", Made(everyone, _matched(detector, images, labels, partners, options, stream))
+    standing = predicted(model, start) == labels
+    few = standing.to(torch.uint8).argsort(stable=True)[: options.adaptive.images]
     for name, score in LOWERED.items():
         ball = options.eps, options.adaptive.steps, options.adaptive.classes
-        yield name, adaptive(detector, score(detector), images[few], labels[few], start[few], *ball)
+        yield name, Made(few, adaptive(detector, score(detector), images[few], labels[few], start[few], *ball))
 
 
-def _matched(detector: BarrierDetector, images: Tensor, labels: Tensor, options: DetectionSettings, stream) -> Tensor:
-    """Images moved to another class until its loss is that of a reference image; those that missed it stay clean."""
-    classes, each = detector.references.shape[:2]
-    shift = torch.from_numpy(stream.integers(1, classes, size=len(labels))).to(labels.device)
-    other = (labels + shift) % classes
-    partner = detector.references[other, torch.from_numpy(stream.integers(each, size=len(labels))).to(labels.device)]
+def _matched(detector: BarrierDetector, images: Tensor, labels: Tensor, partners, options: DetectionSettings, stream) -> Tensor:
+    """Images moved to another class until its loss is that of a partner of this class; those that missed it stay clean."""
+    others, classes = partners
+    count = len(detector.references)
+    shift = torch.from_numpy(stream.integers(1, count, size=len(labels))).to(labels.device)
+    wanted = (labels + shift) % count
+    known = [(classes == k).nonzero().flatten().cpu().numpy() for k in range(count)]
+    draw = stream.random(len(labels))
+    place = [int(known[k][int(u * len(known[k]))]) if len(known[k]) else -1 for k, u in zip(wanted.tolist(), draw)]
+    usable = torch.tensor([i >= 0 for i in place], device=labels.device)
+    partner = others[torch.tensor(place, device=labels.device).clamp(min=0)]
     with torch.no_grad():
-        target = class_losses(detector.model, partner, other).float()
-    made, matched = match_loss(detector.model, images, other, target, options.attacks.matched)
-    return torch.where(matched.view(-1, 1, 1, 1), made, images)
+        target = class_losses(detector.model, partner, wanted)
+    made, matched = match_loss(detector.model, images, wanted, target, options.attacks.matched)
+    return torch.where((matched & usable).view(-1, *[1] * (images.ndim - 1)), made, images)

@@ -18,13 +18,14 @@ from isorobust.errors import UserError, found
 from isorobust.progress import progress, say
 from isorobust.ranking import auroc_by_image, share_by_image
 from isorobust.runtime import derive_seed
-from isorobust.statistics import mean
+from isorobust.statistics import Estimate, mean
 
 
 class Verdicts(NamedTuple):
     """One seed on N test images: which it gets right; per attack which fooled it; scores of `clean` and of each attack.
 
-    What an attack was not tried on has fooled false and scores of NaN. features: of the curves, `[N, 6]`, likewise.
+    What an attack was not tried on has fooled false and scores of NaN; likewise features of the curves, `[N, 6]`, and
+    change, by how much each attack moved an image in L2 and L-infinity, `[N, 2]`.
     """
 
     right: np.ndarray
@@ -32,6 +33,7 @@ class Verdicts(NamedTuple):
     scores: dict[str, dict[str, np.ndarray]]
     thresholds: dict[str, float]
     features: dict[str, np.ndarray]
+    change: dict[str, np.ndarray]
 
 
 def measure(
@@ -76,8 +78,9 @@ def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, devic
         eps = ", ".join(map(str, options.fitting.eps))
         raise UserError(f"detection.fitting.eps: found {eps}, at which no image fools seed {seed}; allowed: larger radii")
     detector.fit(detector.see(train), detector.see(fooling))
-    detector.set_thresholds(detector.see(_right(model, val, val_y)[0]))
-    return _judge(detector, test, test_y, options, seed, bar)
+    held_out = _right(model, val, val_y)
+    detector.set_thresholds(detector.see(held_out[0]))
+    return _judge(detector, test, test_y, held_out, options, seed, bar)
 
 
 def _tensors(split: Split, model: nn.Module, device: torch.device, trained: bool) -> tuple[Tensor, Tensor]:
@@ -90,23 +93,29 @@ def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Te
     return images[kept], labels[kept]
 
 
-def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, options, seed: int, bar) -> Verdicts:
+def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, partners, options, seed: int, bar) -> Verdicts:
     clean = detector.see(images)
     right = clean.classes == labels.cpu().numpy()
-    fooled, scores, features = {}, {"clean": detector.scores(clean)}, {"clean": clean.features}
-    for attack, made in attacked(detector, images, labels, options, seed):
-        there: Seen = detector.see(made)
-        count = len(made)
+    fooled, scores, features, change = {}, {"clean": detector.scores(clean)}, {"clean": clean.features}, {}
+    for attack, made in attacked(detector, images, labels, partners, options, seed):
+        there: Seen = detector.see(made.images)
+        places = made.places.cpu().numpy()
         fooled[attack] = np.zeros(len(images), dtype=bool)
-        fooled[attack][:count] = right[:count] & (there.classes != labels[:count].cpu().numpy())
-        scores[attack] = {name: _padded(values, len(images)) for name, values in detector.scores(there).items()}
-        features[attack] = _padded(there.features, len(images))
+        fooled[attack][places] = right[places] & (there.classes != labels[made.places].cpu().numpy())
+        scores[attack] = {name: _padded(values, places, len(images)) for name, values in detector.scores(there).items()}
+        features[attack] = _padded(there.features, places, len(images))
+        moved = (made.images - images[made.places]).flatten(1)
+        both = torch.stack([moved.norm(dim=1), moved.abs().amax(1)], dim=1)
+        change[attack] = _padded(both.cpu().numpy(), places, len(images))
         bar.update()
-    return Verdicts(right, fooled, scores, detector.thresholds, features)
+    return Verdicts(right, fooled, scores, detector.thresholds, features, change)
 
 
-def _padded(values: np.ndarray, length: int) -> np.ndarray:
-    return np.concatenate([values.astype(float), np.full((length - len(values), *values.shape[1:]), np.nan)])
+def _padded(values: np.ndarray, places: np.ndarray, length: int) -> np.ndarray:
+    """Values `[n, ...]` at their places, NaN elsewhere, `[length, ...]`."""
+    result = np.full((length, *values.shape[1:]), np.nan)
+    result[places] = values
+    return result
 
 
 def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -115,20 +124,24 @@ def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], d
     arrays: dict[str, np.ndarray] = {"seeds": np.array(seeds), "right": right}
     names = list(seen[0].scores["clean"])
     numbers: dict[str, Any] = {"seeds": len(seeds), "images": right.shape[1], "fpr": {}, "fooled": {}}
-    numbers |= {"auroc": {}, "tpr_at_5fpr": {}, "curves": {}}
+    numbers |= {"change": {}, "auroc": {}, "tpr_at_5fpr": {}, "curves": {}}
     for name in names:
         arrays[f"threshold/{name}"] = limits = np.array([one.thresholds[name] for one in seen])
         arrays[f"score/clean/{name}"] = clean = np.stack([one.scores["clean"][name] for one in seen])
         numbers["fpr"][name] = _shares(clean > limits[:, None], right).as_dict()
     for attack in seen[0].fooled:
         arrays[f"fooled/{attack}"] = fooled = np.stack([one.fooled[attack] for one in seen])
-        tried = ~np.isnan(seen[0].scores[attack][names[0]])
+        tried = np.stack([~np.isnan(one.scores[attack][names[0]]) for one in seen])
         numbers["fooled"][attack] = _shares(fooled, right & tried).as_dict()
         for name in names:
             arrays[f"score/{attack}/{name}"] = np.stack([one.scores[attack][name] for one in seen])
         if fooled.sum(1).min() < 2:
             say(f"detect: {attack} fools a network on fewer than two images; its detection is left out")
             continue
+        change = np.stack([one.change[attack] for one in seen])
+        numbers["change"][attack] = {
+            norm: _means(change[..., k], fooled, np.inf).as_dict() for k, norm in enumerate(("l2", "linf"))
+        }
         numbers["auroc"][attack], numbers["tpr_at_5fpr"][attack] = {}, {}
         for name in names:
             values = auroc_values(arrays, attack, name)
@@ -158,6 +171,11 @@ def _contrast(clean: np.ndarray, adversarial: np.ndarray, right: np.ndarray, foo
     return {name: one.as_dict() for name, one in (found | {"auroc": mean(ranked, 0.0, 1.0, count)}).items()}
 
 
-def _shares(flags: np.ndarray, counted: np.ndarray):
-    values = np.stack([share_by_image(flag, count) for flag, count in zip(flags, counted)])
-    return mean(values, 0.0, 1.0, int(counted.any(0).sum()))
+def _shares(flags: np.ndarray, counted: np.ndarray) -> Estimate:
+    return _means(flags, counted, 1.0)
+
+
+def _means(values: np.ndarray, counted: np.ndarray, high: float) -> Estimate:
+    """Mean of the values `[S, N]` from 0 to `high` that count; n: the images that count in any seed."""
+    by_image = np.stack([share_by_image(*row) for row in zip(values, counted)])
+    return mean(by_image, 0.0, high, int(counted.any(0).sum()))

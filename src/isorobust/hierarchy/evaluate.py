@@ -15,13 +15,14 @@ from isorobust.claims import verdict
 from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.hierarchy.attack_settings import LevelAttack
-from isorobust.hierarchy.network import LevelNetwork, load
-from isorobust.hierarchy.tree import parse_tree, tree_distance
+from isorobust.hierarchy.network import LevelNetwork, load, trees_of
+from isorobust.hierarchy.tree import tree_distance
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.params import eps_key
 from isorobust.progress import progress
+from isorobust.ranking import share_by_image
 from isorobust.runtime import derive_seed
-from isorobust.statistics import mean_over_seeds, rate
+from isorobust.statistics import mean, rate
 
 BATCH = 1000
 Guesses = dict[str, np.ndarray]  # "clean" -> classes `[S, N]`, eps key -> classes `[S, n]`
@@ -81,8 +82,8 @@ def attack_hierarchies(
     for the other levels: a deep block whose gradient is small falls to attacks on a shallow one.
     Errors: UserError, see `Bench` and `load`.
     """
+    trees = trees_of(checkpoint)
     bench, seeds = Bench(test, options, device, where), checkpoint.seeds
-    trees = {name: parse_tree(levels) for name, levels in checkpoint.spec["trees"].items()}
     rows = {row.tobytes(): row for tree in trees.values() for row in tree}  # every level once, whichever trees share it
     with progress(len(seeds) * (len(rows) + sum(map(len, trees.values()))), "hierarchies", "unit") as bar:
         plain = _by_level([flat.network(seed, device) for seed in seeds], seeds, bench, rows, bar)
@@ -157,11 +158,9 @@ def _rates(own: Guesses, on_level: Guesses, every: Guesses, truth: np.ndarray) -
     }
 
 
-def mistake_distances(tree: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Mean tree distance of each seed's wrong classes, `[S]`, from 1 to L; NaN for a seed without any."""
-    distance = tree_distance(tree, predicted, np.broadcast_to(labels[: predicted.shape[1]], predicted.shape))
-    wrong = (distance > 0).sum(axis=1)
-    return np.where(wrong > 0, distance.sum(axis=1) / np.maximum(wrong, 1), np.nan)
+def distances(tree: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Tree distance from the truth to each predicted class, `[S, n]`: 0 where it is right, else from 1 to L."""
+    return tree_distance(tree, predicted, np.broadcast_to(labels[: predicted.shape[1]], predicted.shape))
 
 
 def uniform_mistake(tree: np.ndarray, labels: np.ndarray) -> float:
@@ -171,18 +170,24 @@ def uniform_mistake(tree: np.ndarray, labels: np.ndarray) -> float:
 
 
 def compare_mistakes(tree: np.ndarray, labels: np.ndarray, own: np.ndarray, flat: np.ndarray) -> dict[str, Any]:
-    """Mean tree distance of mistakes, and by how much the hierarchy's are nearer, paired by seed; classes `[S, n]`.
+    """Mean tree distance of mistakes, and by how much the hierarchy's are nearer, paired by seed and image; classes `[S, n]`.
 
-    `n` counts the seeds on which both make mistakes; other seeds are left out. Without any, only `n` is given.
+    The mean over mistakes says nothing of how many there are; `per-image` is the mean over all images, where a
+    right one counts as 0. Seeds on which one of both makes no mistake are left out of the first, and where none is
+    left it is not given.
     """
-    values = np.stack([mistake_distances(tree, labels, predicted) for predicted in (own, flat)])
-    values = values[:, np.isfinite(values).all(axis=0)]
-    if not values.shape[1]:
-        return {"n": 0}
-    told = {name: _interval(row) for name, row in zip(("hierarchical", "flat"), values)}
-    nearer = _interval(values[1] - values[0])
-    return {**told, "nearer": {**nearer, "verdict": verdict(nearer["lo"], nearer["hi"])}, "n": values.shape[1]}
+    far = [distances(tree, labels, predicted) for predicted in (own, flat)]
+    told: dict[str, Any] = {"per-image": _nearer(far, 0.0, tree)}
+    both = np.logical_and(*((each > 0).any(axis=1) for each in far))
+    if both.any():
+        over_mistakes = [np.stack([share_by_image(row, row > 0) for row in each[both]]) for each in far]
+        told |= _nearer(over_mistakes, 1.0, tree)
+    return {**told, "n": int(both.sum())}
 
 
-def _interval(values: np.ndarray) -> dict[str, float]:
-    return dict(zip(("value", "lo", "hi"), mean_over_seeds(values)))
+def _nearer(values: list[np.ndarray], low: float, tree: np.ndarray) -> dict[str, Any]:
+    """Means of values `[S, n]` of the hierarchy and of the flat network, at least `low`, and the latter less the former."""
+    high = float(len(tree))
+    told = {name: mean(each, low, high).as_dict() for name, each in zip(("hierarchical", "flat"), values)}
+    change = mean(values[1] - values[0], low - high, high - low).as_dict()
+    return {**told, "nearer": {**change, "verdict": verdict(change["lo"], change["hi"])}}

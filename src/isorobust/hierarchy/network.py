@@ -103,18 +103,21 @@ def build(options: BlockSettings, tree: np.ndarray, inputs: int, seed: int) -> H
         return HierarchicalNetwork(options, tree, inputs)
 
 
+def trees_of(checkpoint: Checkpoint) -> dict[str, np.ndarray]:
+    """Hierarchy -> its tree, int64 `[L, K]`. Errors: UserError for a file of another kind, such as an arm's."""
+    if "trees" not in checkpoint.spec:
+        allowed = "one with trees, as the stage train-hierarchy writes it; delete the file and run `dvc repro`"
+        raise found(f"{checkpoint.path}: spec", sorted(checkpoint.spec), allowed)
+    return {name: parse_tree(levels) for name, levels in checkpoint.spec["trees"].items()}
+
+
 def load(checkpoint: Checkpoint, name: str, seed: int, device: torch.device | str = "cpu") -> HierarchicalNetwork:
     """One seed's network (the seed's value) of hierarchy `name`, in eval mode; the file is written by `train_hierarchies`.
 
-    Errors: UserError for a hierarchy or seed that is not in the file.
+    Errors: UserError for a hierarchy or seed that is not in the file and for tensors that do not fit the architecture.
     """
     spec = checkpoint.spec
-    tree = parse_tree(choose(spec["trees"], name, f"{checkpoint.path}: hierarchy"))
-    if seed not in checkpoint.seeds:
-        raise found(f"{checkpoint.path}: seed", seed, ", ".join(map(str, checkpoint.seeds)))
+    tree = choose(trees_of(checkpoint), name, f"{checkpoint.path}: hierarchy")
     network = build(check(BlockSettings, spec["network"], f"{checkpoint.path}: network"), tree, int(np.prod(spec["shape"])), 0)
-    index, prefix = checkpoint.seeds.index(seed), f"{name}/"
-    network.load_state_dict(
-        {key.removeprefix(prefix): t[index] for key, t in checkpoint.tensors.items() if key.startswith(prefix)}
-    )
+    checkpoint.fill(network, seed, f"hierarchy {name}", prefix=f"{name}/")
     return network.to(device).eval()

@@ -11,8 +11,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
+from torch import nn
 
 from isorobust import artifacts
+from isorobust.data.splits import Split
 from isorobust.errors import UserError, found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import Network, build
@@ -61,21 +63,42 @@ class Checkpoint:
         """
         if self.skipped:
             raise UserError(f"{self.path}: holds no network: its recipe does not use this arm")
-        if seed not in self.seeds:
-            raise found(f"{self.path}: seed", seed, ", ".join(map(str, self.seeds)))
         options = check(NetworkSettings, self.spec["network"], f"{self.path}: network")
         network = build(options, tuple(self.spec["shape"]), self.spec["classes"], seed=0)
-        index = self.seeds.index(seed)
+        self.fill(network, seed, options.name)
+        return network.to(device).eval()
+
+    def fill(self, network: nn.Module, seed: int, kind: str, prefix: str = "") -> None:
+        """Give `network`, whose architecture is called `kind`, one seed's tensors, those whose names begin with `prefix`.
+
+        Errors: see `network`.
+        """
+        if seed not in self.seeds:
+            raise found(f"{self.path}: seed", seed, ", ".join(map(str, self.seeds)))
+        own = {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
         expected = {name: list(t.shape) for name, t in network.state_dict().items()}
-        seen = {name: list(t.shape[1:]) for name, t in self.tensors.items()}
+        seen = {name: list(t.shape[1:]) for name, t in own.items()}
         if seen != expected:
             odd = sorted(name for name in {*seen, *expected} if seen.get(name) != expected.get(name))
             raise UserError(
-                f"{self.path}: checkpoint of another architecture: {odd[0]} is {seen.get(odd[0])}, "
-                f"{options.name} needs {expected.get(odd[0])}"
+                f"{self.path}: checkpoint of another architecture: {prefix}{odd[0]} is {seen.get(odd[0])}, "
+                f"{kind} needs {expected.get(odd[0])}"
             )
-        network.load_state_dict({name: t[index] for name, t in self.tensors.items()})
-        return network.to(device).eval()
+        index = self.seeds.index(seed)
+        network.load_state_dict({name: t[index] for name, t in own.items()})
+
+    def check_split(self, split: Split, path: Path | str) -> Split:
+        """`split`, read from `path`, as it is; a skipped arm's file takes any.
+
+        Errors: UserError for images of another shape than the networks read and for labels beyond their classes.
+        """
+        shape, most = list(split.images.shape[1:]), int(split.labels.max())
+        if not self.skipped and (shape != self.spec["shape"] or most >= self.spec["classes"]):
+            raise UserError(
+                f"{path}: found images {shape} and labels up to {most}; allowed: images {self.spec['shape']} and labels up to "
+                f"{self.spec['classes'] - 1}, as {self.path} was trained on; delete the odd one and run `dvc repro`"
+            )
+        return split
 
     def model_hash(self, seed: int) -> str:
         """Content of one seed's network: its weights and all of the spec that shapes what it computes."""

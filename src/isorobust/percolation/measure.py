@@ -54,7 +54,7 @@ def percolation(
     paths = paths.model_copy(update={"pairs": options.pairs, "seeds": None})
     seeds = seeds[: options.seeds]
     numbers: dict[str, Any] = {"seeds": len(seeds), "pairs": options.pairs, "sizes": {}}
-    lows: dict[str, list[np.ndarray]] = {}
+    joined: dict[tuple[str, str], list[np.ndarray]] = {}
     for size in sorted(options.sizes):
         small = [resized(split, size) for split in (train, val, test)]
         here: dict[str, Any] = {"dimension": int(np.prod(small[0].images.shape[1:]))}
@@ -64,13 +64,14 @@ def percolation(
         for state, models in (("trained", fitted), ("untrained", _networks(network, small[0], seeds))):
             told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, trained=state == "trained")
             here[state] = told["kinds"]
-            low = arrays[f"gaps/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
-            lows.setdefault(state, []).append(low)
+            for criterion, name in (("low", "heights"), ("level", "gaps")):
+                flags = arrays[f"{name}/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
+                joined.setdefault((state, criterion), []).append(flags)
         numbers["sizes"][str(size)] = here
-    numbers["rise"] = {
-        state: {str(done): difference(each[-1][:, done], each[0][:, done]).as_dict() for done in range(each[0].shape[1])}
-        for state, each in lows.items()
-    }
+    numbers["rise"] = {}
+    for (state, criterion), each in joined.items():
+        rounds = {str(done): difference(each[-1][:, done], each[0][:, done]).as_dict() for done in range(each[0].shape[1])}
+        numbers["rise"].setdefault(state, {})[criterion] = rounds
     numbers["random"] = {} if options.random is None else _random(test, options, paths, device)
     return numbers
 

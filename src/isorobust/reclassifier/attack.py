@@ -8,7 +8,6 @@ every one of these.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from isorobust import artifacts
-from isorobust.attacks.checks import Check
-from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
+from isorobust.attacks.checks import UNBOUNDED, Check, of_models
+from isorobust.attacks.perturb import compose, perturb, worst_case_parts
 from isorobust.attacks.settings import PGD
 from isorobust.attacks.units import Store, Unit
 from isorobust.data.splits import Split
@@ -29,7 +28,7 @@ from isorobust.reclassifier.checkpoint import control, plug_in
 from isorobust.reclassifier.dependence import batch_dependence, sensitivity
 from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
 from isorobust.reclassifier.settings import ReclassifierAttack
-from isorobust.reclassifier.whole_batches import whole_batches
+from isorobust.reclassifier.whole_batches import attack_surrogate
 from isorobust.statistics import difference, mean_over_seeds, rate
 from isorobust.verdicts import Arrays
 
@@ -67,8 +66,34 @@ def attack_reclassifier(
     by_seed = sensitivity(models, whole)
     numbers["sensitivity"] = {head: {key: _interval(x) for key, x in found.items()} for head, found in by_seed.items()}
     numbers["claims"] = _claims(arrays, by_seed, options)
-    numbers["checks"] = {"kept-ball-and-box": Check(excess, 1e-5).as_dict()}
+    checks = {"kept-ball-and-box": Check(excess, 1e-5), **of_models(models, setup.images, setup.labels)}
+    checks |= _of_pgd(models[: len(seeds)], setup)
+    numbers["checks"] = {name: check.as_dict() for name, check in checks.items()}
     return numbers, arrays
+
+
+def _of_pgd(models, setup: Setup) -> dict[str, Check]:
+    """Checks by PGD through the soft assignments, on whole batches."""
+    norm, eps = setup.options.eps.points()[-1]
+    far, moved, gain = [], [], []
+    for model in models:
+        for part in setup.batches():
+            problem = setup.problem(model, part, norm, eps, "checks")
+            attack = PGD(steps=setup.options.adaptive_steps)
+            twice = attack.model_copy(update={"steps": 2 * attack.steps, "restarts": 2})
+            labels = problem.labels
+            balls = (problem._replace(eps=UNBOUNDED[norm]), attack), (problem, attack), (problem, twice)
+            made = [perturb("pgd", *ball).images for ball in balls]
+            with torch.no_grad():
+                unbounded, stands, more = (model(images).argmax(1) == labels for images in made)
+            far.append(unbounded)
+            gain.append(stands.double() - (stands & more).double())
+            moved.append((perturb("pgd", problem._replace(eps=0.0), attack).images != problem.images).flatten(1).any(1))
+    return {
+        "radius-0-changes-nothing": Check(float(torch.cat(moved).double().mean()), 0.0),
+        "unbounded-reaches-chance": Check(float(torch.cat(far).double().mean()), 1 / setup.classes),
+        "twice-the-effort-adds-little": Check(float(torch.cat(gain).mean()), 0.02),
+    }
 
 
 def _in_file_order(setup: Setup, values: np.ndarray) -> np.ndarray:
@@ -130,46 +155,6 @@ def _unit(checkpoint: Checkpoint, model, seed: int, mode: str, setup: Setup, par
         "images": artifacts.digest(problem.images.cpu().numpy().tobytes(), problem.labels.cpu().numpy().tobytes()),
     }
     return Unit(key, compute)
-
-
-def attack_surrogate(model: HybridPrototypeReclassifier, mode: str, problem: Problem, parts: dict[str, Any]) -> Arrays:
-    """The composition on one surrogate of `model` and one whole batch: bool `[B]` of who stands, and the excess.
-
-    own: the surrogate is right on its clean images and on all batches made against it. real: `model`
-    is right on all these batches. alone: `model` is right on each of the adversarial images among the
-    clean images of the others.
-    """
-    surrogate = copy.deepcopy(model)
-    surrogate.mode = mode
-    held = surrogate if mode in ("fc", "ema") else surrogate.held(problem.images)
-    labels = problem.labels
-    with torch.no_grad():
-        own = surrogate(problem.images).argmax(1) == labels
-        clean = model.both(problem.images)
-    real, alone, excess = torch.ones_like(own), torch.ones_like(own), 0.0
-    for made in whole_batches(problem._replace(model=surrogate), parts, held):
-        with torch.no_grad():
-            own &= surrogate(made.images).argmax(1) == labels
-            adversarial = model.both(made.images)
-            real &= model.classify(*adversarial).argmax(1) == labels
-            alone &= one_among_clean(model, adversarial, clean).argmax(1) == labels
-        excess = max(excess, made.excess)
-    return {
-        **{name: flags.cpu().numpy() for name, flags in (("own", own), ("real", real), ("alone", alone))},
-        "excess": np.float64(excess),
-    }
-
-
-def one_among_clean(
-    model: HybridPrototypeReclassifier, adversarial: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Logits `[B, K]` of each adversarial image in the batch of the others' clean ones; both as (features, FC logits)."""
-    size = len(clean[0])
-    rows = torch.arange(size, device=clean[0].device)
-    batches = [x.expand(size, *x.shape).clone() for x in clean]
-    for batch, own in zip(batches, adversarial):
-        batch[rows, rows] = own
-    return model.classify(*batches)[rows, rows]
 
 
 def _base(arrays: Arrays, checkpoint: Checkpoint, networks, seeds, setup: Setup, store: Store) -> None:
@@ -266,5 +251,7 @@ def _claims(arrays: Arrays, sensitivity: dict[str, Any], options: ReclassifierAt
         for claim, (first, second) in PAIRS.items():
             change = difference(arrays[f"correct/{first}/{where}"], arrays[f"correct/{second}/{where}"])
             claims.setdefault(claim, {}).setdefault(norm, {})[eps_key(eps)] = change.as_dict()
-    claims["fc-more-sensitive"] = _interval(sensitivity["fc"]["per-margin"] - sensitivity["l2"]["per-margin"])
+    claims["fc-more-sensitive"] = {
+        measure: _interval(sensitivity["fc"][measure] - sensitivity["l2"][measure]) for measure in ("worst", "per-margin")
+    }
     return claims

@@ -49,11 +49,9 @@ class Setup(NamedTuple):
 
 
 def prepare(test: Split, options: ReclassifierAttack, device: torch.device) -> Setup:
-    """Errors: UserError for more images than there are, or a number that leaves a batch unfilled."""
+    """Errors: UserError for more images than there are."""
     if options.images > len(test.labels):
         raise found("reclassifier-attack.images", options.images, f"at most {len(test.labels)} (the test images)")
-    if options.images % options.batch:
-        raise found("reclassifier-attack.images", options.images, f"a multiple of its batch, {options.batch}")
     generator = torch.Generator().manual_seed(options.order)
     parts = [range(options.images), range(options.images, len(test.labels))]
     place = np.concatenate([part.start + torch.randperm(len(part), generator=generator).numpy() for part in parts])

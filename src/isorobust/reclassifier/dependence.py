@@ -32,8 +32,9 @@ def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
     sorted_order = np.argsort(labels, kind="stable")
     rank = np.empty_like(sorted_order)  # place of an image within its class
     rank[sorted_order] = np.concatenate([np.arange(count) for count in np.bincount(labels)])
-    orders = {f"size/{size}": (np.arange(len(labels)), size) for size in options.batch_sizes}
-    orders |= {"mix/one-class": (sorted_order, options.batch), "mix/balanced": (np.lexsort((labels, rank)), options.batch)}
+    orders = {f"size/{size}": (np.arange(len(labels)), _filled(len(labels), size)) for size in options.batch_sizes}
+    orders["mix/one-class"] = sorted_order, _filled_by_class(np.bincount(labels), options.batch)
+    orders["mix/balanced"] = np.lexsort((labels, rank)), _filled(len(labels), options.batch)
     flips = []
     for model, seed in zip(models, seeds):
         sets = [setup.images]
@@ -41,13 +42,13 @@ def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
             surrogate = copy.deepcopy(model)
             surrogate.mode = mode
             sets.append(perturb("pgd", setup.problem(surrogate, everything, norm, eps, "batch", seed, mode), BATCH_PGD).images)
-        for name, (order, size) in orders.items():
-            right = [_right_in(model, images, labels, order, size) for images in sets]
+        for name, (order, batches) in orders.items():
+            right = [_right_in(model, images, labels, order, batches) for images in sets]
             kinds.setdefault(f"{name}/clean", []).append(right[0])
             kinds.setdefault(f"{name}/pgd", []).append(np.logical_and.reduce(right))
         frozen = copy.deepcopy(model)
         frozen.mode = "ema"
-        right = [_right_in(frozen, images, labels, np.arange(len(labels)), options.batch) for images in sets]
+        right = [_right_in(frozen, images, labels, np.arange(len(labels)), setup.batches()) for images in sets]
         kinds.setdefault("frozen/clean", []).append(right[0])
         kinds.setdefault("frozen/pgd", []).append(np.logical_and.reduce(right))
         flips.append(_flips(model, setup, seed))
@@ -61,10 +62,20 @@ def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
     return tree
 
 
-def _right_in(model: nn.Module, images: Tensor, labels: np.ndarray, order: np.ndarray, size: int) -> np.ndarray:
-    """Correctness `[n]` when the images fill batches of `size` in this order; the last batch may be smaller."""
+def _filled(count: int, size: int, start: int = 0) -> list[slice]:
+    """Batches of `size`, the last of which may be smaller, over `count` places from `start`."""
+    return [slice(first, min(first + size, start + count)) for first in range(start, start + count, size)]
+
+
+def _filled_by_class(counts: np.ndarray, size: int) -> list[slice]:
+    """Batches over images sorted by class, none with images of two classes."""
+    starts = np.concatenate([[0], np.cumsum(counts)])
+    return [part for start, count in zip(starts.tolist(), counts.tolist()) for part in _filled(count, size, start)]
+
+
+def _right_in(model: nn.Module, images: Tensor, labels: np.ndarray, order: np.ndarray, batches: list[slice]) -> np.ndarray:
+    """Correctness `[n]` when the images fill these batches in this order."""
     index = torch.from_numpy(order).to(images.device)
-    batches = [slice(start, start + size) for start in range(0, len(order), size)]
     right = np.empty(len(order), dtype=bool)
     right[order] = by_batch(model, images[index], batches) == labels[order]
     return right
@@ -97,7 +108,7 @@ def sensitivity(models, setup: Setup) -> dict[str, dict[str, np.ndarray]]:
         frozen = copy.deepcopy(model)
         frozen.mode = "ema"
         heads = {
-            "fc": (model.base.head.weight, logits),
+            "fc": (model.head.weight, logits),
             "l2": (2 * model.log_temperature.exp() * model.prototypes, frozen.classify(features, logits)),
         }
         for name, (rows, out) in heads.items():

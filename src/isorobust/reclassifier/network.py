@@ -17,14 +17,15 @@ MODES: tuple[Mode, ...] = ("fc", "ema", "soft", "ste")
 class HybridPrototypeReclassifier(nn.Module):
     """Pixels `[N, C, H, W]` to logits `[N, K]` by l2 distance to mixed prototypes, around a trained classifier.
 
-    `base` gives representations by `features(x)` `[N, D]` and has its last linear layer as `head`.
+    `base` gives representations by `features(x)` `[N, D]`; its last linear layer is its attribute `head`.
     `mode`: "ste", the method itself (hard assignments, gradients of soft ones); "soft", soft assignments;
     "ema", dataset-level prototypes alone, which makes a sample's logits independent of its batch (the
     frozen mode for deployment); "fc", the base's own logits. In "ste" and "soft" a batch is classified
     as a whole. `mix` is the weight of the dataset-level prototypes in [0, 1], `momentum` that of their
     past in `observe`, `temperature` multiplies squared distances and is a parameter.
-    Prototypes `[K, D]` are a buffer; without them call `observe` or `fit` before use.
-    Source: arXiv 2606.01746. Errors: ValueError for an unknown mode or a mix or momentum outside [0, 1].
+    Prototypes `[K, D]` are a buffer; without them call `observe` before use.
+    Source: arXiv 2606.01746. Errors: ValueError for an unknown mode, a mix or momentum outside [0, 1], a
+    base without `features` or that layer; RuntimeError when a mode that needs prototypes has none yet.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class HybridPrototypeReclassifier(nn.Module):
         base: nn.Module,
         num_classes: int,
         *,
+        head: str = "head",
         prototypes: Tensor | None = None,
         mix: float = 0.5,
         temperature: float = 1.0,
@@ -44,10 +46,24 @@ class HybridPrototypeReclassifier(nn.Module):
                 raise ValueError(f"{name} must be in [0, 1], found {value}")
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, found {temperature}")
+        for name in ("features", head):
+            if not callable(getattr(base, name, None)):
+                raise ValueError(f"base must have `{name}`, found a {type(base).__name__} without it")
         self.base, self.num_classes, self.mix, self.momentum = base, num_classes, mix, momentum
+        self._head = head
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
         self.register_buffer("prototypes", prototypes)
         self.mode = mode
+
+    @property
+    def head(self) -> nn.Module:
+        return getattr(self.base, self._head)
+
+    def _load_from_state_dict(self, state_dict, prefix, *rest) -> None:
+        """Take the prototypes of a state even where there are none yet."""
+        if self.prototypes is None and f"{prefix}prototypes" in state_dict:
+            self.prototypes = torch.empty_like(state_dict[f"{prefix}prototypes"], device=self.log_temperature.device)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     @property
     def mode(self) -> Mode:
@@ -65,7 +81,7 @@ class HybridPrototypeReclassifier(nn.Module):
             found = self.base.activations(x)
             return found.hidden[-1], found.logits
         features = self.base.features(x)
-        return features, self.base.head(features)
+        return features, self.head(features)
 
     def features(self, x: Tensor) -> Tensor:
         return self.both(x)[0]
@@ -75,6 +91,8 @@ class HybridPrototypeReclassifier(nn.Module):
         if self.mode == "fc":
             return logits
         prototypes = self.prototypes
+        if prototypes is None:
+            raise RuntimeError("no prototypes yet: call `observe` with a training batch that holds every class")
         if self.mode != "ema":
             prototypes = mixed(prototypes, batch_prototypes(features, logits, self.mode), self.mix)
         return l2_logits(features, prototypes, self.log_temperature.exp())

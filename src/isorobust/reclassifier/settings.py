@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from isorobust.attacks.settings import Count, WorstCase
 from isorobust.params import Distinct
@@ -18,3 +18,11 @@ class ReclassifierAttack(WorstCase):
     adaptive_draws: Count = 4  # random batchings per step
     batch_sizes: Annotated[list[Count], Distinct]  # for batch dependence
     shuffles: Count = 5  # of all images, for predictions that flip
+
+    @model_validator(mode="after")
+    def _several_full_batches(self) -> ReclassifierAttack:
+        if self.images % self.batch or self.images < 2 * self.batch:
+            raise ValueError(
+                f"images that fill two batches of {self.batch} or more (found {self.images}): in one there is no chance"
+            )
+        return self

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torchattacks
 from torch import Tensor, nn
 
 from isorobust.attacks import settings
 from isorobust.attacks.perturb import TORCHATTACKS_NORMS, Perturbed, Problem, into_ball_and_box, untouched
+from isorobust.reclassifier.network import HybridPrototypeReclassifier
+from isorobust.verdicts import Arrays
+
+
+def attack_surrogate(model: HybridPrototypeReclassifier, mode: str, problem: Problem, parts: dict[str, Any]) -> Arrays:
+    """The composition on one surrogate of `model` and one whole batch: bool `[B]` of who stands, and the excess.
+
+    own: the surrogate is right on its clean images and on all batches made against it. real: `model`
+    is right on all these batches. alone: `model` is right on each of the adversarial images among the
+    clean images of the others.
+    """
+    surrogate = copy.deepcopy(model)
+    surrogate.mode = mode
+    held = surrogate if mode in ("fc", "ema") else surrogate.held(problem.images)
+    labels = problem.labels
+    with torch.no_grad():
+        own = surrogate(problem.images).argmax(1) == labels
+        clean = model.both(problem.images)
+    real, alone, excess = torch.ones_like(own), torch.ones_like(own), 0.0
+    for made in whole_batches(problem._replace(model=surrogate), parts, held):
+        with torch.no_grad():
+            own &= surrogate(made.images).argmax(1) == labels
+            adversarial = model.both(made.images)
+            real &= model.classify(*adversarial).argmax(1) == labels
+            alone &= one_among_clean(model, adversarial, clean).argmax(1) == labels
+        excess = max(excess, made.excess)
+    return {
+        **{name: flags.cpu().numpy() for name, flags in (("own", own), ("real", real), ("alone", alone))},
+        "excess": np.float64(excess),
+    }
+
+
+def one_among_clean(
+    model: HybridPrototypeReclassifier, adversarial: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor]
+) -> Tensor:
+    """Logits `[B, K]` of each adversarial image in the batch of the others' clean ones; both as (features, FC logits)."""
+    size = len(clean[0])
+    rows = torch.arange(size, device=clean[0].device)
+    batches = [x.expand(size, *x.shape).clone() for x in clean]
+    for batch, own in zip(batches, adversarial):
+        batch[rows, rows] = own
+    return model.classify(*batches)[rows, rows]
 
 
 def whole_batches(problem: Problem, parts: dict[str, Any], held: nn.Module) -> Iterator[Perturbed]:
