@@ -399,6 +399,11 @@ def test_the_code_that_decides_a_unit_is_all_named():
     assert needed - settled == set(UNIT_CODE)
 
 
+def test_a_worst_case_on_more_images_than_are_attacked_is_refused(splits):
+    with pytest.raises(UserError, match=r"attack.worst-case.images: found 30; allowed: at most 20"):
+        Bench(splits.test, check(settings.AttackSettings, SETTINGS | {"images": 20}, "attack"))
+
+
 def test_more_images_than_there_are_is_refused(splits):
     with pytest.raises(UserError, match=r"attack.images: found 1000; allowed: at most 80"):
         Bench(splits.test, check(settings.AttackSettings, SETTINGS | {"images": 1000}, "attack"))

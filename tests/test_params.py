@@ -11,7 +11,7 @@ from conftest import ROOT
 
 from isorobust.compare.analysis import SUMMARY_LIMIT, summary
 from isorobust.errors import UserError
-from isorobust.params import EpsLinf, Params, check, eps_key
+from isorobust.params import EpsLinf, Params, Several, check, eps_key
 from isorobust.schema import MOST_RADII, base_by_name, validate
 
 
@@ -51,6 +51,12 @@ MISTAKES = {
     "eps 0": ((*M, "attack", "eps", "linf"), [0], "eps.linf.0: found 0.0; allowed: a radius above 0 and at most 1"),
     "eps negative": ((*M, "attack", "eps", "linf"), [-0.1], "found -0.1"),
     "eps huge": ((*M, "attack", "eps", "linf"), [8], "found 8.0; allowed: a radius above 0 and at most 1"),
+    "eps no number in a line": ((*M, "attack", "eps", "l2"), "0.5 big", "found 'big'; allowed: a number or a fraction"),
+    "a range that falls": ((*M, "seeds"), "4-0", "a range that rises, over at most 10,000 numbers (found 4-0)"),
+    "an endless range": ((*M, "seeds"), "0-99999999", "a range that rises, over at most 10,000 numbers"),
+    "a seed twice in ranges": ((*M, "seeds"), "0-4 3", "distinct values (3 stands more than once)"),
+    "a word among seeds": ((*M, "seeds"), "0 one", "seeds: found 'one'; allowed: a valid integer"),
+    "an empty line": ((*M, "seeds"), "", "at least one value"),
     "eps no number": ((*M, "attack", "eps", "l2"), ["big"], "found 'big'; allowed: a number or a fraction"),
     "eps through zero": ((*M, "attack", "eps", "l2"), ["8/0"], "found '8/0'"),
     "batch that splits a gradient batch": ((*M, "attack", "batch"), 250, "a multiple of its gradient_batch, 100"),
@@ -145,6 +151,23 @@ def test_a_mistake_names_key_found_and_allowed(tree, path, value, message):
     with pytest.raises(UserError) as caught:
         validate(changed(tree, path, value))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "line", "values"),
+    [
+        (Several[int], "0-4", [0, 1, 2, 3, 4]),
+        (Several[int], "0-2 7", [0, 1, 2, 7]),
+        (Several[int], 3, [3]),
+        (Several[float], "0.1 1e-3 2", [0.1, 0.001, 2.0]),
+        (Several[EpsLinf], "4/255 0.1", [0.01569, 0.1]),
+        (Several[str], "baseline isometric", ["baseline", "isometric"]),
+        (Several[int], [5, 6], [5, 6]),
+    ],
+    ids=["range", "range and number", "a single number", "numbers", "fractions", "names", "a list"],
+)
+def test_a_list_may_stand_in_one_line(kind, line, values):
+    assert check(kind, line, "x") == values
 
 
 @pytest.mark.parametrize(

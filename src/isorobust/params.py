@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Typ
 from isorobust.errors import UserError, choose
 
 T = TypeVar("T")
+LONGEST = 10_000  # range of whole numbers
 SKIP = "skip"  # an arm that a recipe does not use
 
 
@@ -44,10 +45,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_INT, _FLOAT = r"[-+]?[0-9]+", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+    ("int", _INT, "-+0123456789"),
+    ("float", rf"{_FLOAT}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
 
@@ -181,6 +183,25 @@ def _distinct(values: list) -> list:
     return values
 
 
+def _listed(value: Any) -> Any:
+    """A list as it is, or written in one line: `0-4 7` is 0, 1, 2, 3, 4, 7, and `0.1 8/255` is 0.1, "8/255"."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return [value]
+    if not isinstance(value, str):
+        return value
+    items: list[Any] = []
+    for word in value.split():
+        if limits := re.fullmatch(r"([0-9]+)-([0-9]+)", word):
+            first, last = int(limits[1]), int(limits[2])
+            if not first < last <= first + LONGEST:
+                raise ValueError(f"a range that rises, over at most {LONGEST:,} numbers (found {word})")
+            items.extend(range(first, last + 1))
+        else:
+            kind = int if re.fullmatch(_INT, word) else float if re.fullmatch(_FLOAT, word) else str
+            items.append(kind(word))
+    return items
+
+
 def _bounded(low: float, high: float, text: str):
     def inside(value: float) -> float:
         if not low < value <= high:
@@ -199,13 +220,15 @@ EpsL2 = Annotated[
     BeforeValidator(_parse_eps),
 ]
 Distinct = AfterValidator(_distinct)
+# Different values, a block list in the file or all in one line, which DVC reads faster.
+Several = Annotated[list[T], BeforeValidator(_listed), Distinct]
 
 
 class Grid(Settings):
     """Radii per norm."""
 
-    linf: Annotated[list[EpsLinf], Distinct] | None = None
-    l2: Annotated[list[EpsL2], Distinct] | None = None
+    linf: Several[EpsLinf] | None = None
+    l2: Several[EpsL2] | None = None
 
     def points(self) -> list[tuple[str, float]]:
         """All (norm, eps), L-infinity first, in rising order of eps."""
@@ -221,3 +244,9 @@ def radius(norm: str, value: Any) -> float:
         return _RADII[norm].validate_python(value)
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def radii(norm: str, values: Any) -> Any:
+    """Several radii, in a list or in one line, each checked against its norm's range. Errors: ValueError."""
+    values = _listed(values)
+    return [radius(norm, value) for value in values] if isinstance(values, list) else values

@@ -30,7 +30,7 @@ TOP = {
     "data": DataSettings,
     "device": Literal["auto", "cpu", "cuda"],
     "threads": Annotated[int, Field(ge=1, le=4096)],
-    "arms": Annotated[list[str], Distinct],
+    "arms": Annotated[list[str], Distinct],  # a block list: dvc.yaml runs over it
     "reclassifiers": dict[str, str],
     "toys": Toys,
     "recipes": dict[str, dict],

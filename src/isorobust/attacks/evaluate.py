@@ -51,6 +51,9 @@ class Bench:
         count = options.images or len(split.labels)
         if count > len(split.labels):
             raise UserError(f"attack.images: found {count}; allowed: at most {len(split.labels)} (the test images)")
+        worst = options.worst_case
+        if worst is not None and worst.images > count:
+            raise UserError(f"attack.worst-case.images: found {worst.images}; allowed: at most {count} (the images under attack)")
         self.options, self.device = options, torch.device(device)
         self.split = split.first(count)
         self.classes = int(split.labels.max()) + 1

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from isorobust.params import Distinct, Settings, radius
+from isorobust.params import Settings, Several, radii
 
 
 class Primary(Settings):
@@ -15,12 +15,12 @@ class Primary(Settings):
     arm: str
     attack: str
     norm: Literal["linf", "l2"]
-    eps: Annotated[list[float], Distinct]
+    eps: Several[float]
 
     @field_validator("eps", mode="before")
     @classmethod
     def _radii(cls, eps, info):
-        return [radius(info.data.get("norm", "linf"), value) for value in eps] if isinstance(eps, list) else eps
+        return radii(info.data.get("norm", "linf"), eps)
 
 
 class CompareSettings(Settings):

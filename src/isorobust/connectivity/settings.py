@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from isorobust.params import Distinct, Settings
+from isorobust.params import Settings, Several
 
 MEASURED = ("baseline", "isometric", "adversarial", "untrained")  # the arms of the stage; the last has no training
 Count = Annotated[int, Field(ge=1)]
@@ -43,13 +43,13 @@ class Matched(Settings):
 
 
 class ConnectivitySettings(Settings):
-    arms: Annotated[list[str], Distinct]  # those that the recipe measures, of the stage's
+    arms: Several[str]  # those that the recipe measures, of the stage's
     pairs: Annotated[int, Field(ge=2)]  # of every kind, over all classes
     points: Annotated[int, Field(ge=2)]  # along a segment
     seeds: Count | None = None  # the first n; null: all
     # Of the highest loss of a path that is low, and of the rise above its higher end; around more than the least of them
     # a bypass is tried.
-    thresholds: Annotated[list[Positive], Distinct]
+    thresholds: Several[Positive]
     threshold: Positive  # on which verdicts stand; one of `thresholds`
     connected: Annotated[float, Field(gt=0, lt=1)]  # share of pairs from which inputs of a class count as connected
     graph_images: Count  # per class, for the largest connected component

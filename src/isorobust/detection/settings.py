@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 
 from isorobust.attacks.settings import APGD, PGD, Square
 from isorobust.connectivity.settings import Matched
-from isorobust.params import Distinct, EpsLinf, Settings
+from isorobust.params import EpsLinf, Settings, Several
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -41,7 +41,7 @@ class Fitting(Settings):
     """What the fitted scores see: clean training images and FGSM images made of them."""
 
     images: Count  # the first n training images that are no references
-    eps: Annotated[list[EpsLinf], Distinct]
+    eps: Several[EpsLinf]
 
 
 class Unseen(Settings):
@@ -67,7 +67,7 @@ class Adaptive(Settings):
 
 
 class DetectionSettings(Settings):
-    arms: Annotated[list[str], Distinct]  # those that the recipe measures, of the stage's
+    arms: Several[str]  # those that the recipe measures, of the stage's
     seeds: Count | None = None  # the first n; null: all
     references: Count  # training images per class from which paths run to an input
     points: Annotated[int, Field(ge=3)]  # along a path

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from isorobust.params import Distinct, Settings
+from isorobust.params import EpsLinf, Settings, Several
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -16,19 +16,19 @@ Positive = Annotated[float, Field(gt=0)]
 class Ablation(Settings):
     """One number changed at a time, everything else as in the block; judged on val."""
 
-    mix: Annotated[list[Share], Distinct]
-    momentum: Annotated[list[Share], Distinct]
-    temperature: Annotated[list[Positive], Distinct]  # fixed ones
+    mix: Several[Share]
+    momentum: Several[Share]
+    temperature: Several[Positive]  # fixed ones
     seeds: Count  # the first n
     images: Count  # the first n val images
-    eps: Annotated[float, Field(gt=0)]  # L-infinity
+    eps: EpsLinf
     steps: Count
 
 
 class ReclassifierSettings(Settings):
     """Hybrid Prototype Mixing and the fine-tuning of its base."""
 
-    arms: Annotated[list[str], Distinct]  # those of the mapping `reclassifiers` that the recipe uses
+    arms: Several[str]  # those of the mapping `reclassifiers` that the recipe uses
     epochs: Count  # of fine-tuning; batch size as in the block `training`
     learning_rate: Positive
     mix: Share = 0.5  # weight of the dataset-level prototypes

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from isorobust.params import Distinct, Settings, radius
+from isorobust.params import Settings, Several, radii
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -15,11 +15,11 @@ class LevelAttack(Settings):
     """PGD on every level's own labels."""
 
     norm: Literal["linf", "l2"]
-    eps: Annotated[list[float], Distinct]
+    eps: Several[float]
     steps: Count
     images: Count | None = None  # the first n test images; null: all
 
     @field_validator("eps", mode="before")
     @classmethod
     def _radii(cls, eps, info):
-        return [radius(info.data.get("norm", "linf"), value) for value in eps] if isinstance(eps, list) else eps
+        return radii(info.data.get("norm", "linf"), eps)

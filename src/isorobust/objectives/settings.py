@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from isorobust.errors import UserError, found
-from isorobust.params import SKIP, Distinct, Settings, check, radius
+from isorobust.params import SKIP, Settings, Several, check, radius
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -81,7 +81,7 @@ class Twin(Settings):
     isometry: Isometry
 
 
-Choices = Annotated[list[Any], Distinct]
+Choices = Several[Any]
 
 
 class Tuned(Settings):

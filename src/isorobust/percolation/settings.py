@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from isorobust.networks.settings import NetworkSettings
-from isorobust.params import Distinct, Settings
+from isorobust.params import Settings, Several
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -21,7 +21,7 @@ class Random(Settings):
 
 
 class PercolationSettings(Settings):
-    sizes: Annotated[list[Annotated[int, Field(ge=2)]], Distinct, Field(min_length=2)]  # side lengths that images are scaled to
+    sizes: Annotated[Several[Annotated[int, Field(ge=2)]], Field(min_length=2)]  # side lengths that images are scaled to
     seeds: Count  # the first n
     pairs: Annotated[int, Field(ge=2)]  # of every kind
     random: Random | None = None

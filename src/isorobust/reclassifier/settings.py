@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from isorobust.attacks.settings import Count, WorstCase
-from isorobust.params import Distinct
+from isorobust.params import Several
 
 
 class ReclassifierAttack(WorstCase):
@@ -16,7 +16,7 @@ class ReclassifierAttack(WorstCase):
     order: Annotated[int, Field(ge=0)] = 0  # seed of the order in which test images fill the batches
     adaptive_steps: Count = 100  # PGD with expectation over batches
     adaptive_draws: Count = 4  # random batchings per step
-    batch_sizes: Annotated[list[Count], Distinct]  # for batch dependence
+    batch_sizes: Several[Count]  # for batch dependence
     shuffles: Count = 5  # of all images, for predictions that flip
 
     @model_validator(mode="after")

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isorobust.params import Distinct, Settings
+from isorobust.params import Settings, Several
 
-Seeds = Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Distinct]
+Seeds = Several[Annotated[int, Field(ge=0, lt=2**31)]]
 
 
 class TrainingSettings(Settings):
