@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
-from isorobust.params import Params
+from isorobust import tracking
+from isorobust.common import skipped
+from isorobust.common.params import Params
 from stages import base
 
 BASELINE = "baseline"  # the arm on which transfer images are made
@@ -25,21 +26,19 @@ def load(params: Params) -> Settings:
     from isorobust.attacks.settings import AttackSettings
 
     data = params.get("data", "name")
-    return Settings(
-        data, params.block(AttackSettings, "recipes", data, "attack"), params.get("device"), params.block(int, "threads")
-    )
+    return Settings(data, params.recipe(AttackSettings, data, "attack"), params.get("device"), params.block(int, "threads"))
 
 
 def attack(arm: str, data: Path, models: Path, results: Path) -> tracking.Record | None:
     model, metrics, verdicts = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.npz"
     if skipped.is_skipped(model):
         return skipped.write_attacked(metrics, verdicts)
-    from isorobust import artifacts
     from isorobust.attacks.arm import attack_arm
     from isorobust.attacks.units import Store
+    from isorobust.common import artifacts
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.networks.checkpoint import Checkpoint
-    from isorobust.runtime import describe, prepare
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)

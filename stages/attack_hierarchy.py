@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import artifacts, skipped, tracking
-from isorobust.params import Params
+from isorobust import tracking
+from isorobust.common import artifacts, skipped
+from isorobust.common.params import Params
 from stages import base
 
 BASELINE = "baseline"  # the flat network that the hierarchies are held against
@@ -25,7 +26,7 @@ def load(params: Params) -> Settings:
     from isorobust.hierarchy.attack_settings import LevelAttack
 
     data = params.get("data", "name")
-    block = params.block(LevelAttack, "recipes", data, "hierarchy-attack")
+    block = params.recipe(LevelAttack, data, "hierarchy-attack")
     return Settings(data, block, params.get("device"), params.block(int, "threads"))
 
 
@@ -33,10 +34,10 @@ def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
     model, metrics = models / "hierarchy.safetensors", results / "attack.json"
     if skipped.is_skipped(model):
         return artifacts.write_json(metrics, skipped.MARK)
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.hierarchy.evaluate import attack_hierarchies
     from isorobust.networks.checkpoint import Checkpoint
-    from isorobust.runtime import describe, prepare
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)

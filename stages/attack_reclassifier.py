@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
-from isorobust.params import Params
+from isorobust import tracking
+from isorobust.common import skipped
+from isorobust.common.params import Params
 from stages import base
 
 
@@ -23,7 +24,7 @@ def load(params: Params) -> Settings:
     from isorobust.reclassifier.settings import ReclassifierAttack
 
     data = params.get("data", "name")
-    block = params.block(ReclassifierAttack, "recipes", data, "reclassifier-attack")
+    block = params.recipe(ReclassifierAttack, data, "reclassifier-attack")
     return Settings(data, block, params.get("device"), params.block(int, "threads"))
 
 
@@ -31,12 +32,12 @@ def attack(name: str, data: Path, models: Path, results: Path) -> tracking.Recor
     model, metrics, verdicts = models / f"{name}.safetensors", results / f"{name}.json", results / f"{name}.npz"
     if skipped.is_skipped(model):
         return skipped.write_attacked(metrics, verdicts)
-    from isorobust import artifacts
     from isorobust.attacks.units import Store
+    from isorobust.common import artifacts
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.networks.checkpoint import Checkpoint
     from isorobust.reclassifier.attack import attack_reclassifier
-    from isorobust.runtime import describe, prepare
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)

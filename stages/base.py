@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from isorobust import tracking
+from isorobust.common.params import Params
 from isorobust.errors import UserError
-from isorobust.params import Params
 from isorobust.progress import say
 from isorobust.schema import validate
 

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from isorobust import tracking
+from isorobust.common.params import SKIP, Params
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.errors import choose
-from isorobust.params import SKIP, Params
 from stages import base
 
 
@@ -28,10 +28,10 @@ def load(params: Params) -> Settings:
     blocks = params.get("recipes", data, "arms")
     arms = {arm: choose(blocks, arm, f"{params.name}: recipes.{data}.arms") for arm in params.block(list[str], "arms")}
     plug_ins = list(params.block(dict[str, str], "reclassifiers"))
-    compared = params.block(CompareSettings, "recipes", data, "compare")
+    compared = params.recipe(CompareSettings, data, "compare")
     if params.get("recipes", data, "connectivity") == SKIP:
         return Settings(data, arms, plug_ins, compared)
-    return Settings(data, arms, plug_ins, compared, params.block(ConnectivitySettings, "recipes", data, "connectivity"))
+    return Settings(data, arms, plug_ins, compared, params.recipe(ConnectivitySettings, data, "connectivity"))
 
 
 def compare(results: Path, metrics: Path) -> tracking.Record:

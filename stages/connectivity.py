@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
-from isorobust.params import SKIP, Params
+from isorobust import tracking
+from isorobust.common import skipped
+from isorobust.common.params import SKIP, Params
 from stages import base
 
 UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of MODEL, with their first weights
@@ -27,7 +28,7 @@ def load(params: Params) -> Settings:
         return Settings(data, SKIP)
     from isorobust.connectivity.settings import ConnectivitySettings
 
-    block = params.block(ConnectivitySettings, "recipes", data, "connectivity")
+    block = params.recipe(ConnectivitySettings, data, "connectivity")
     return Settings(data, block, params.get("device"), params.block(int, "threads"))
 
 
@@ -36,12 +37,12 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
     metrics, arrays = results / f"{arm}.json", results / f"{arm}.npz"
     if settings.connectivity == SKIP or arm not in settings.connectivity.arms or skipped.is_skipped(model):
         return skipped.write_measured(metrics, arrays)
-    from isorobust import artifacts
+    from isorobust.common import artifacts
+    from isorobust.common.runtime import describe, prepare
     from isorobust.connectivity.arms import networks
     from isorobust.connectivity.measure import measure
     from isorobust.data.splits import read_split
     from isorobust.networks.checkpoint import Checkpoint
-    from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
     checkpoint, trained = Checkpoint.read(model), arm != UNTRAINED

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
-from isorobust.params import SKIP, Params
+from isorobust import tracking
+from isorobust.common import skipped
+from isorobust.common.params import SKIP, Params
 from stages import base
 
 UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of MODEL, with their first weights
@@ -27,7 +28,7 @@ def load(params: Params) -> Settings:
         return Settings(data, SKIP)
     from isorobust.detection.settings import DetectionSettings
 
-    block = params.block(DetectionSettings, "recipes", data, "detection")
+    block = params.recipe(DetectionSettings, data, "detection")
     return Settings(data, block, params.get("device"), params.block(int, "threads"))
 
 
@@ -36,12 +37,12 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
     metrics, arrays = results / f"{arm}.json", results / f"{arm}.npz"
     if settings.detection == SKIP or arm not in settings.detection.arms or skipped.is_skipped(model):
         return skipped.write_measured(metrics, arrays)
-    from isorobust import artifacts
+    from isorobust.common import artifacts
+    from isorobust.common.runtime import describe, prepare
     from isorobust.connectivity.arms import networks
     from isorobust.data.splits import read_split
     from isorobust.detection.measure import measure
     from isorobust.networks.checkpoint import Checkpoint
-    from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
     checkpoint, trained = Checkpoint.read(model), arm != UNTRAINED

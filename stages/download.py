@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from isorobust import tracking
+from isorobust.common.params import Params
 from isorobust.data.settings import DataSettings
 from isorobust.errors import choose
-from isorobust.params import Params
 from isorobust.progress import say
 from stages import base
 
@@ -19,7 +19,7 @@ def load(params: Params) -> DataSettings:
 
 
 def download(folder: Path, results: Path) -> tracking.Record:
-    from isorobust import artifacts
+    from isorobust.common import artifacts
     from isorobust.data.sources import make
     from isorobust.data.splits import write_split
 

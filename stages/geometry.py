@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
-from isorobust.params import Params
+from isorobust import tracking
+from isorobust.common import skipped
+from isorobust.common.params import Params
 from stages import base
 
 
@@ -23,20 +24,18 @@ def load(params: Params) -> Settings:
     from isorobust.geometry.settings import GeometrySettings
 
     data = params.get("data", "name")
-    return Settings(
-        data, params.block(GeometrySettings, "recipes", data, "geometry"), params.get("device"), params.block(int, "threads")
-    )
+    return Settings(data, params.recipe(GeometrySettings, data, "geometry"), params.get("device"), params.block(int, "threads"))
 
 
 def geometry(arm: str, data: Path, models: Path, results: Path) -> tracking.Record | None:
     model, metrics, arrays = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.npz"
     if skipped.is_skipped(model):
         return skipped.write_measured(metrics, arrays)
-    from isorobust import artifacts
+    from isorobust.common import artifacts
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.geometry.arm import measure_arm
     from isorobust.networks.checkpoint import Checkpoint
-    from isorobust.runtime import describe, prepare
 
     settings = load(Params.read())
     device = prepare(settings.device, settings.threads)

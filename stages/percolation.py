@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import artifacts, skipped, tracking
-from isorobust.params import SKIP, Params
+from isorobust import tracking
+from isorobust.common import artifacts, skipped
+from isorobust.common.params import SKIP, Params
 from stages import base
 
 
@@ -32,10 +33,16 @@ def load(params: Params) -> Settings:
     from isorobust.percolation.settings import PercolationSettings
     from isorobust.training.settings import Seeds, TrainingSettings
 
-    kinds = PercolationSettings, ConnectivitySettings, NetworkSettings, TrainingSettings, Seeds
-    names = "percolation", "connectivity", "network", "training", "seeds"
-    blocks = (params.block(kind, "recipes", data, name) for kind, name in zip(kinds, names))
-    return Settings(data, *blocks, params.get("device"), params.block(int, "threads"))
+    return Settings(
+        data,
+        params.recipe(PercolationSettings, data, "percolation"),
+        params.recipe(ConnectivitySettings, data, "connectivity"),
+        params.block(NetworkSettings, "recipes", data, "network"),
+        params.recipe(TrainingSettings, data, "training"),
+        params.block(Seeds, "recipes", data, "seeds"),
+        params.get("device"),
+        params.block(int, "threads"),
+    )
 
 
 def percolation(data: Path, results: Path) -> tracking.Record | None:
@@ -43,9 +50,9 @@ def percolation(data: Path, results: Path) -> tracking.Record | None:
     metrics = results / "percolation.json"
     if settings.percolation == SKIP:
         return artifacts.write_json(metrics, skipped.MARK)
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.percolation.measure import percolation
-    from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
     numbers = percolation(

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import artifacts, skipped, tracking
+from isorobust import tracking
+from isorobust.common import artifacts, skipped
+from isorobust.common.params import SKIP, Params, check
 from isorobust.errors import found
-from isorobust.params import SKIP, Params, check
 from stages import base
 
 
@@ -45,8 +46,8 @@ def load(params: Params, arm: str) -> Settings:
         block,
         base_of(arm, blocks, where),
         params.block(NetworkSettings, "recipes", data, "network"),
-        params.block(TrainingSettings, "recipes", data, "training"),
-        params.block(SweepSettings, "recipes", data, "sweep"),
+        params.recipe(TrainingSettings, data, "training"),
+        params.recipe(SweepSettings, data, "sweep"),
         params.get("device"),
         params.block(int, "threads"),
     )
@@ -57,8 +58,8 @@ def sweep(arm: str, data: Path, results: Path) -> tracking.Record | None:
     metrics, table = results / f"{arm}.json", results / f"{arm}.csv"
     if settings.block == SKIP:
         return skipped.write_swept(metrics, table)
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
-    from isorobust.runtime import describe, prepare
     from isorobust.sweep.grid import sweep as run_sweep
 
     device = prepare(settings.device, settings.threads)

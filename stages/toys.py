@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import artifacts, tracking
-from isorobust.params import Params
+from isorobust import tracking
+from isorobust.common import artifacts
+from isorobust.common.params import Params
 from stages import base
 
 
@@ -26,7 +27,7 @@ def load(params: Params, name: str) -> Settings:
 
 
 def toy(name: str, results: Path, metrics: Path) -> tracking.Record:
-    from isorobust.runtime import describe, prepare
+    from isorobust.common.runtime import describe, prepare
     from isorobust.toys.plots import figures
     from isorobust.toys.study import measures, study
 

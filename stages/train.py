@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import artifacts, skipped, tracking
-from isorobust.params import SKIP, Params
+from isorobust import tracking
+from isorobust.common import artifacts, skipped
+from isorobust.common.params import SKIP, Params
 from stages import base
 
 
@@ -37,7 +38,7 @@ def load(params: Params, arm: str, choice: dict | None = None) -> Settings:
         data,
         resolve(arm, blocks, f"{params.name}: recipes.{data}.arms", choice),
         params.block(NetworkSettings, "recipes", data, "network"),
-        params.block(TrainingSettings, "recipes", data, "training"),
+        params.recipe(TrainingSettings, data, "training"),
         params.block(Seeds, "recipes", data, "seeds"),
         params.get("device"),
         params.block(int, "threads"),
@@ -50,8 +51,8 @@ def train(arm: str, data: Path, models: Path, results: Path, sweep: Path | None 
     model, metrics, curves = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.csv"
     if settings.arm == SKIP:
         return skipped.write_trained(model, metrics, curves)
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
-    from isorobust.runtime import describe, prepare
     from isorobust.training.arm import train_arm
 
     device = prepare(settings.device, settings.threads)

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import skipped, tracking
-from isorobust.params import SKIP, Params
+from isorobust import tracking
+from isorobust.common import skipped
+from isorobust.common.params import SKIP, Params
 from stages import base
 
 
@@ -30,8 +31,8 @@ def load(params: Params) -> Settings:
 
     return Settings(
         data,
-        params.block(HierarchySettings, "recipes", data, "hierarchy"),
-        params.block(TrainingSettings, "recipes", data, "training"),
+        params.recipe(HierarchySettings, data, "hierarchy"),
+        params.recipe(TrainingSettings, data, "training"),
         params.block(Seeds, "recipes", data, "seeds"),
         params.get("device"),
         params.block(int, "threads"),
@@ -43,9 +44,9 @@ def train(data: Path, models: Path, results: Path) -> tracking.Record | None:
     model, metrics, curves = models / "hierarchy.safetensors", results / "train.json", results / "train.csv"
     if settings.hierarchy == SKIP:
         return skipped.write_trained(model, metrics, curves)
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.hierarchy.train import train_hierarchies
-    from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
     trained = train_hierarchies(

@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from isorobust import artifacts, skipped, tracking
-from isorobust.params import SKIP, Params
+from isorobust import tracking
+from isorobust.common import artifacts, skipped
+from isorobust.common.params import SKIP, Params
 from stages import base
 
 
@@ -29,8 +30,8 @@ def load(params: Params) -> Settings:
 
     return Settings(
         data,
-        params.block(ReclassifierSettings, "recipes", data, "reclassifier"),
-        params.block(TrainingSettings, "recipes", data, "training"),
+        params.recipe(ReclassifierSettings, data, "reclassifier"),
+        params.recipe(TrainingSettings, data, "training"),
         params.get("device"),
         params.block(int, "threads"),
     )
@@ -43,11 +44,11 @@ def train(name: str, base_model: Path, data: Path, models: Path, results: Path) 
     if settings.reclassifier == SKIP or name not in settings.reclassifier.arms or skipped.is_skipped(base_model):
         artifacts.write_csv(ablation, ["changed"], [])
         return skipped.write_trained(model, metrics, curves)
+    from isorobust.common.runtime import describe, prepare
     from isorobust.data.splits import read_split
     from isorobust.fine_tuning.ablation import ablate
     from isorobust.fine_tuning.train import train_reclassifier
     from isorobust.networks.checkpoint import Checkpoint
-    from isorobust.runtime import describe, prepare
 
     device = prepare(settings.device, settings.threads)
     checkpoint = Checkpoint.read(base_model)

@@ -14,6 +14,7 @@ EXEMPT = (
     "isorobust.schema",
     "stages.base",
 )
+WHOLE = "isorobust.common"
 
 
 def path_of(module: str) -> Path | None:
@@ -36,8 +37,12 @@ def imports(file: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in ("isorobust", "stages")}
 
 
-def closure(module: str, exempt: tuple[str, ...] = EXEMPT) -> set[str]:
-    """Files, relative to the root; packages' `__init__` hold no code that decides outputs and are left out."""
+def closure(module: str, exempt: tuple[str, ...] = EXEMPT, whole: str = WHOLE) -> set[str]:
+    """Files, relative to the root; packages' `__init__` hold no code that decides outputs and are left out.
+
+    Who imports one module of the package `whole` depends on all of them: DVC takes as long over each dep of each stage,
+    and nearly every stage needs nearly all of these.
+    """
     seen: set[str] = set()
     queue = [module]
     while queue:
@@ -46,5 +51,7 @@ def closure(module: str, exempt: tuple[str, ...] = EXEMPT) -> set[str]:
             continue
         seen.add(name)
         queue += imports(path_of(name))
+        if whole and name.startswith(f"{whole}."):
+            queue += [f"{whole}.{file.stem}" for file in path_of(whole).parent.glob("*.py") if file.stem != "__init__"]
     files = {path_of(name) for name in seen}
     return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}

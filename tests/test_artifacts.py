@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.errors import UserError
 
 
@@ -69,7 +69,7 @@ def test_a_full_disk_is_told_and_the_old_file_stays(tmp_path, monkeypatch):
 def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
     path = tmp_path / "a.bin"
     script = (
-        "import sys; from isorobust.artifacts import write_bytes\n"
+        "import sys; from isorobust.common.artifacts import write_bytes\n"
         "i = 0\nwhile True:\n    i += 1; write_bytes(sys.argv[1], bytes([i % 256]) * 200_000)"
     )
     environment = {**os.environ, "PYTHONPATH": str(artifacts.__file__).rsplit("/isorobust/", 1)[0]}

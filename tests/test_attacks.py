@@ -13,8 +13,8 @@ from isorobust.attacks.checks import run_checks
 from isorobust.attacks.evaluate import Bench, Victim, evaluate
 from isorobust.attacks.perturb import ATTACKS, Problem, compose, perturb, worst_case_parts
 from isorobust.attacks.units import Store, Unit
+from isorobust.common.params import check
 from isorobust.errors import UserError
-from isorobust.params import check
 from isorobust.verdicts import points_of, ran_at
 
 OPTIONS = {
@@ -394,8 +394,10 @@ def test_the_code_that_decides_a_unit_is_all_named():
 
     from isorobust.attacks.evaluate import UNIT_CODE
 
-    settled = {"attacks/settings.py", "networks/settings.py", "params.py"}  # their values stand in the unit's key
-    needed = {f.removeprefix("src/isorobust/") for m in ("attacks.perturb", "networks.zoo") for f in closure(f"isorobust.{m}")}
+    settled = {"attacks/settings.py", "networks/settings.py", "common/params.py"}  # their values stand in the unit's key
+    needed = {
+        f.removeprefix("src/isorobust/") for m in ("attacks.perturb", "networks.zoo") for f in closure(f"isorobust.{m}", whole="")
+    }
     assert needed - settled == set(UNIT_CODE)
 
 

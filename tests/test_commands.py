@@ -14,11 +14,11 @@ from conftest import ROOT
 
 from isorobust.commands import provenance, readme, verify
 from isorobust.commands.sync import records
+from isorobust.common.params import check
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
-from isorobust.params import check
 
 TOYS = ("rings", "torus")
 DATA = sorted(path.parent.name for path in (ROOT / "metrics").glob("*/compare.json"))

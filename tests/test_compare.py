@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from isorobust.common.params import check
 from isorobust.compare import evidence, plots, tables
 from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, add_reclassifiers, compare, summary, verdict
 from isorobust.compare.publish import twins_of
@@ -12,7 +13,6 @@ from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
 from isorobust.drawing import png
 from isorobust.errors import UserError
-from isorobust.params import check
 
 TWINS = {"isometric": "baseline"}
 PASSED, FAILED = ({"passed": flag, "value": 0.5, "limit": 0.1} for flag in (True, False))

@@ -8,6 +8,7 @@ import torch
 from conftest import NETWORKS
 
 import isorobust
+from isorobust.common.params import check
 from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
 from isorobust.connectivity.inputs import chosen_tuples, cross_entropy, match_loss, synthesise
@@ -16,7 +17,6 @@ from isorobust.connectivity.paths import barrier, bypass, curve_features, linear
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
-from isorobust.params import check
 from isorobust.percolation.measure import percolation, resized
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.training.settings import TrainingSettings

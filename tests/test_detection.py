@@ -11,6 +11,8 @@ from conftest import NETWORKS
 
 import isorobust
 from isorobust.attacks.minimal import carlini_wagner, deep_fool
+from isorobust.common.params import check
+from isorobust.common.statistics import mean
 from isorobust.compare import detection
 from isorobust.connectivity.paths import curve_features
 from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
@@ -21,9 +23,7 @@ from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN
 from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
-from isorobust.params import check
 from isorobust.ranking import auroc, auroc_by_image, contrasts, share_by_image
-from isorobust.statistics import mean
 
 SMALL = {
     "arms": ["baseline"],

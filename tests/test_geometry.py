@@ -11,15 +11,15 @@ import torch
 from conftest import NETWORKS
 from torch import nn
 
-from isorobust import artifacts
 from isorobust.attacks.perturb import nearest
+from isorobust.common import artifacts
+from isorobust.common.params import check
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.geometry import arm, measure
 from isorobust.geometry.settings import GeometrySettings
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import Network, build
-from isorobust.params import check
 
 OPTIONS = {"images": 40, "neighbours": 3, "jacobian_images": 4, "boundary_images": 30, "fab_steps": 15, "bins": 3}
 

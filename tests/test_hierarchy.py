@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from isorobust import isometric_loss
 from isorobust.claims import verdict
+from isorobust.common.params import Params
 from isorobust.errors import UserError
 from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.evaluate import GroupLogits, attack_hierarchies, compare_mistakes, distances, uniform_mistake
@@ -25,7 +26,6 @@ from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import TanhMLP
 from isorobust.objectives.losses import Batch
 from isorobust.objectives.settings import Arm, CrossEntropy, Isometry
-from isorobust.params import Params
 from isorobust.schema import validate
 from isorobust.training.arm import train_arm
 from isorobust.training.fit import fit

@@ -9,9 +9,10 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from isorobust.attacks.settings import AttackSettings
+from isorobust.common.params import EpsLinf, Params, Several, check, eps_key, layered
 from isorobust.compare.analysis import SUMMARY_LIMIT, summary
 from isorobust.errors import UserError
-from isorobust.params import EpsLinf, Params, Several, check, eps_key
 from isorobust.schema import MOST_RADII, base_by_name, validate
 
 
@@ -24,7 +25,7 @@ def changed(tree, path, value):
     tree = copy.deepcopy(tree)
     node = tree
     for key in path[:-1]:
-        node = node[key]
+        node = node.setdefault(key, {})  # what `defaults` holds alone, a recipe may say itself
     if value is KeyError:
         del node[path[-1]]
     else:
@@ -142,6 +143,29 @@ MISTAKES = {
         [0.01, 0.0167, 0.0278, 0.0464, 0.0774, 0.1, 0.129],
         "primary.eps: found [0.01, 0.0167, 0.0278, 0.0464, 0.0774, 0.1, 0.129]; allowed: at most 6 radii",
     ),
+    "mistake in defaults": (
+        ("defaults", "attack", "attacks", "pgd", "steps"),
+        0,
+        "params.yaml: defaults.attack.attacks.pgd.steps: found 0; allowed: greater than or equal to 1",
+    ),
+    "mistake in a line of defaults": (("defaults", "sweep", "seeds"), "0 one", "params.yaml: defaults.sweep.seeds: found 'one'"),
+    "misspelt key of defaults": (
+        ("defaults", "geometry", "fabsteps"),
+        3,
+        "defaults.geometry.fabsteps: unknown key (did you mean",
+    ),
+    "defaults' last word taken": (("defaults", "sweep", "steps"), KeyError, "params.yaml: recipes.mnist-5k.sweep.steps: missing"),
+    "primary radius of defaults not run": (
+        ("defaults", "compare", "primary", "eps"),
+        [0.2],
+        "params.yaml: defaults.compare.primary.eps: found '0.2'; allowed: a radius at which worst-case runs",
+    ),
+    "defaults of what is a recipe's own": (
+        ("defaults", "network"),
+        {},
+        "params.yaml: defaults: found 'network'; allowed: attack,",
+    ),
+    "a block that is no mapping": ((*M, "geometry"), 3, "params.yaml: recipes.mnist-5k.geometry: found 3"),
     "recipe for no set": (("recipes", "svhn"), {}, "recipes: found 'svhn'"),
 }
 
@@ -151,6 +175,49 @@ def test_a_mistake_names_key_found_and_allowed(tree, path, value, message):
     with pytest.raises(UserError) as caught:
         validate(changed(tree, path, value))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("own", "default", "both"),
+    [
+        ({}, {"a": 1}, {"a": 1}),
+        ({"a": 2}, {"a": 1, "b": {"c": 3}}, {"a": 2, "b": {"c": 3}}),
+        ({"b": {"d": 4}}, {"b": {"c": 3}}, {"b": {"c": 3, "d": 4}}),
+        ({"b": None}, {"b": {"c": 3}}, {"b": None}),
+        ({"a": [1]}, {"a": [2, 3]}, {"a": [1]}),
+        ({"b": "skip"}, {"a": 1, "b": {"c": 3}}, {"a": 1}),
+        ({"a": "skip"}, {"a": 1}, {"a": "skip"}),
+        ("skip", {"a": 1}, "skip"),
+        ({"z": 0, "a": 2}, {"a": 1, "b": 3}, {"a": 2, "b": 3, "z": 0}),
+        ({"a": 1}, None, {"a": 1}),
+    ],
+    ids=[
+        "nothing own",
+        "a value",
+        "a value deeper down",
+        "emptied",
+        "lists are not joined",
+        "a mapping taken out",
+        "skip for a value",
+        "skip for the block",
+        "order of the defaults",
+        "no defaults",
+    ],
+)
+def test_a_recipe_is_completed_from_the_defaults(own, default, both):
+    before = copy.deepcopy((own, default))
+    got = layered(own, default)
+    assert got == both and (not isinstance(both, dict) or list(got) == list(both))
+    assert (own, default) == before
+
+
+def test_a_recipe_may_leave_out_an_attack_and_change_one_number(tree):
+    params = changed(tree, (*M, "attack", "attacks"), {"transfer": "skip", "pgd": {"steps": 7}})
+    validate(params)
+    attacks = params.recipe(AttackSettings, "mnist-5k", "attack").attacks.chosen()
+    assert "transfer" not in attacks and attacks["pgd"].steps == 7 and attacks["pgd"].restarts == 1
+    assert params.asked == ["recipes.mnist-5k.attack", "defaults.attack"]
+    assert "transfer" in params.recipe(AttackSettings, "mnist", "attack").attacks.chosen()
 
 
 @pytest.mark.parametrize(

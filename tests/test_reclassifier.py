@@ -14,13 +14,13 @@ from torch import nn
 import isorobust
 from isorobust.attacks.perturb import worst_case_parts
 from isorobust.attacks.units import Store
+from isorobust.common.params import check
 from isorobust.errors import UserError
 from isorobust.fine_tuning.ablation import ablate
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.fine_tuning.train import train_reclassifier
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.objectives.settings import Arm, CrossEntropy
-from isorobust.params import check
 from isorobust.reclassifier import prototypes as hpm
 from isorobust.reclassifier.attack import OverBatches, attack_reclassifier
 from isorobust.reclassifier.batches import prepare

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import NETWORKS, ROOT, tiny_recipe
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.data.splits import Split, read_split, write_split
 from isorobust.errors import UserError
 from isorobust.hierarchy import network as hierarchy

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isorobust.statistics import crossed_variance, difference, mean_over_seeds, rate
+from isorobust.common.statistics import crossed_variance, difference, interval_over_seeds, mean_over_seeds, rate
 
 SEEDS, SAMPLES, TRIALS = 5, 400, 2000
 SPREADS = {"no seed spread": 0.0, "small seed spread": 0.1, "large seed spread": 0.5}
@@ -109,6 +109,7 @@ def test_mean_over_seeds_is_students_interval():
     low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
     assert mean_over_seeds(values) == pytest.approx((values.mean(), low, high))
     assert mean_over_seeds(values[:1]) == (1.0, 1.0, 1.0)
+    assert list(interval_over_seeds(values).items()) == list(zip(("value", "lo", "hi"), mean_over_seeds(values)))
 
 
 @pytest.mark.parametrize("flags", [np.ones(3), np.ones((0, 3)), np.ones((2, 3, 1))], ids=["1-d", "empty", "3-d"])

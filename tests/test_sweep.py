@@ -7,10 +7,10 @@ import pytest
 import torch
 from conftest import NETWORKS
 
+from isorobust.common.runtime import derive_seed
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
 from isorobust.objectives.settings import CrossEntropy, Tuned, with_choice
-from isorobust.runtime import derive_seed
 from isorobust.sweep.grid import Cell, choose, sweep
 from isorobust.sweep.settings import SweepSettings
 from isorobust.training.fit import fit

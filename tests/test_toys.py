@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import ROOT
 
+from isorobust.common.params import Params, check
 from isorobust.errors import UserError
-from isorobust.params import Params, check
 from isorobust.toys import shapes
 from isorobust.toys.plots import figures
 from isorobust.toys.settings import Rings, Torus

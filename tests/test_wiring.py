@@ -13,8 +13,8 @@ import pytest
 import yaml
 from closure import EXEMPT, ROOT, closure, imports, path_of
 
+from isorobust.common.params import Params
 from isorobust.connectivity.settings import MEASURED
-from isorobust.params import Params
 from stages import (
     attack,
     attack_hierarchy,
@@ -168,6 +168,8 @@ def test_every_key_of_a_recipe_is_read_by_a_stage():
         keys = [f"arms.{arm}" for arm in recipe["arms"]] if block == "arms" else [block]
         for key in keys:
             assert f"recipes.${{data.name}}.{key}" in declared, f"no stage reads {key}"
+    for block in Params.read(ROOT / "params.yaml").tree["defaults"]:
+        assert f"defaults.{block}" in declared, f"no stage reads the defaults of {block}"
 
 
 def test_the_sweep_covers_every_tuned_arm_with_its_base():
@@ -242,7 +244,7 @@ FORBIDDEN = {  # who may import what: (package, modules allowed to)
         "isorobust.commands.bench",
     },
     "matplotlib": {"isorobust.drawing"},
-    "safetensors": {"isorobust.networks.checkpoint", "isorobust.skipped"},
+    "safetensors": {"isorobust.networks.checkpoint", "isorobust.common.skipped"},
     "dvc": set(),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isorobust.statistics import mean_over_seeds
+from isorobust.common.statistics import mean_over_seeds
 
 UNBOUNDED = (-np.inf, np.inf)
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from isorobust.attacks.settings import AttackSettings
+from isorobust.common.params import SKIP, Distinct, Params, Where, check, eps_key
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.data.settings import DataSettings
 from isorobust.detection.settings import DetectionSettings
-from isorobust.errors import UserError, found
+from isorobust.errors import UserError, choose, found
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.geometry.settings import GeometrySettings
 from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.networks.settings import NetworkSettings
 from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, twin_of, with_choice
-from isorobust.params import SKIP, Distinct, Params, check, eps_key
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.sweep.settings import SweepSettings
@@ -33,6 +34,7 @@ TOP = {
     "arms": Annotated[list[str], Distinct],  # a block list: dvc.yaml runs over it
     "reclassifiers": dict[str, str],
     "toys": Toys,
+    "defaults": dict[str, dict],
     "recipes": dict[str, dict],
 }
 RECIPE = {
@@ -52,6 +54,7 @@ RECIPE = {
     "reclassifier-attack": ReclassifierAttack | Literal["skip"],
     "compare": CompareSettings,
 }
+OWN = ("seeds", "network", "arms")  # what `defaults` may not hold: it tells data sets apart
 DERIVED = ("strongest", "worst-case")
 MOST_RADII = 6  # of the primary endpoint, three numbers each: summary.json holds at most 20
 # `isometric` and `<base>-isometric`, each with a variant's name behind it or none: dvc.yaml wires twins by these.
@@ -70,10 +73,13 @@ def validate(params: Params) -> None:
             raise found(f"{params.name}: reclassifiers.{name}", base, f"an arm of the list `arms`: {', '.join(arms)}")
         if name in arms:
             raise found(f"{params.name}: reclassifiers", name, "a name that is no arm's")
+    shared = [block for block in RECIPE if block not in OWN]
+    for block in values["defaults"]:
+        choose(dict.fromkeys(shared), block, f"{params.name}: defaults")
     for name in recipes:
         if name not in data.sets:
             raise found(f"{params.name}: recipes", name, ", ".join(sorted(data.sets)))
-        _recipe(recipes[name], arms, plug_ins, f"{params.name}: recipes.{name}")
+        _recipe(params, name, arms, plug_ins)
     if data.name not in data.sets:
         raise found(f"{params.name}: data.name", data.name, ", ".join(sorted(data.sets)))
     if data.name not in recipes:
@@ -82,8 +88,9 @@ def validate(params: Params) -> None:
         )
 
 
-def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -> None:
-    values = _blocks(tree, RECIPE, where)
+def _recipe(params: Params, name: str, arms: list[str], plug_ins: dict[str, str]) -> None:
+    where = f"{params.name}: recipes.{name}"
+    values = _blocks(params.whole(name), RECIPE, where, lambda block: lambda path: params.where(name, block, path))
     for arm in values["arms"]:
         if arm not in arms:
             raise found(f"{where}.arms", arm, f"the arms of the list `arms`: {', '.join(arms)}")
@@ -93,16 +100,16 @@ def _recipe(tree: dict, arms: list[str], plug_ins: dict[str, str], where: str) -
         if values["arms"][arm] != SKIP:
             _arm(arm, values["arms"], f"{where}.arms")
     used = [arm for arm in arms if values["arms"][arm] != SKIP]
-    for name in ("connectivity", "detection"):
-        for arm in [] if values[name] == SKIP else values[name].arms:
+    for block in ("connectivity", "detection"):
+        for arm in [] if values[block] == SKIP else values[block].arms:
             if arm not in MEASURED:
-                raise found(f"{where}.{name}.arms", arm, f"the arms of the stage: {', '.join(MEASURED)}")
+                raise found(params.where(name, block, ["arms"]), arm, f"the arms of the stage: {', '.join(MEASURED)}")
     if values["percolation"] != SKIP and values["connectivity"] == SKIP:
         raise UserError(f"{where}.percolation: found a block beside connectivity: {SKIP}; allowed: {SKIP}, or both blocks")
-    _compare(values["compare"], values["attack"], used, f"{where}.compare")
-    for name in ("hierarchy", "reclassifier"):
-        if (values[name] == SKIP) != (values[f"{name}-attack"] == SKIP):
-            raise UserError(f"{where}: {name} and {name}-attack: found {SKIP} for one; allowed: both or neither")
+    _compare(values["compare"], values["attack"], used, lambda *path: params.where(name, "compare", path))
+    for block in ("hierarchy", "reclassifier"):
+        if (values[block] == SKIP) != (values[f"{block}-attack"] == SKIP):
+            raise UserError(f"{where}: {block} and {block}-attack: found {SKIP} for one; allowed: both or neither")
     _reclassifier(values["reclassifier"], plug_ins, used, where)
 
 
@@ -133,22 +140,22 @@ def _reclassifier(block, plug_ins: dict[str, str], used: list[str], where: str) 
             raise found(f"{where}.reclassifier.arms", name, f"a plug-in whose base ({plug_ins[name]}) the recipe uses")
 
 
-def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], where: str) -> None:
+def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], where: Callable[..., str]) -> None:
     """The endpoints must be among what the recipe trains and attacks."""
     for key, arm in (("reference", compare.reference), ("primary.arm", compare.primary.arm)):
         if arm not in used:
-            raise found(f"{where}.{key}", arm, f"an arm that the recipe uses: {', '.join(used)}")
+            raise found(where(*key.split(".")), arm, f"an arm that the recipe uses: {', '.join(used)}")
     if compare.primary.arm == compare.reference:
-        raise found(f"{where}.primary.arm", compare.primary.arm, "another arm than the reference")
+        raise found(where("primary", "arm"), compare.primary.arm, "another arm than the reference")
     chosen, primary = attack.attacks.chosen(), compare.primary
     if len(primary.eps) > MOST_RADII:
         allowed = f"at most {MOST_RADII} radii, so that summary.json keeps within 20 numbers"
-        raise found(f"{where}.primary.eps", primary.eps, allowed)
+        raise found(where("primary", "eps"), primary.eps, allowed)
     names = [*chosen, *DERIVED]
     if primary.attack not in names:
-        raise found(f"{where}.primary.attack", primary.attack, ", ".join(names))
+        raise found(where("primary", "attack"), primary.attack, ", ".join(names))
     if primary.attack == "worst-case" and attack.worst_case is None:
-        raise found(f"{where}.primary.attack", primary.attack, "an attack that runs (attack.worst-case is empty)")
+        raise found(where("primary", "attack"), primary.attack, "an attack that runs (attack.worst-case is empty)")
     grid = (
         attack.worst_case.eps
         if primary.attack == "worst-case"
@@ -158,14 +165,14 @@ def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], 
     for eps in primary.eps:
         if eps_key(eps) not in allowed:
             raise found(
-                f"{where}.primary.eps",
+                where("primary", "eps"),
                 eps_key(eps),
                 f"a radius at which {primary.attack} runs under {primary.norm}: {', '.join(allowed)}",
             )
 
 
-def _blocks(tree: dict, kinds: dict, where: str) -> dict:
-    """Every key known and present, every value of its kind."""
+def _blocks(tree: dict, kinds: dict, where: str, place: Callable[[str], Where] | None = None) -> dict:
+    """Every key known and present, every value of its kind; `place`: from a key to where its value is said to stand."""
     for key in tree:
         if key not in kinds:
             close = ", ".join(kinds)
@@ -173,5 +180,5 @@ def _blocks(tree: dict, kinds: dict, where: str) -> dict:
     for key in kinds:
         if key not in tree:
             raise UserError(f"{where}: key {key!r} is missing; allowed: {', '.join(kinds)}")
-    joint = ": " if ":" not in where else "."
-    return {key: check(kind, tree[key], f"{where}{joint}{key}") for key, kind in kinds.items()}
+    place = place or (lambda key: f"{where}: {key}")
+    return {key: check(kind, tree[key], place(key)) for key, kind in kinds.items()}

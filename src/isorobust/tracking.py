@@ -15,8 +15,8 @@ import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isorobust import artifacts
-from isorobust.params import Params
+from isorobust.common import artifacts
+from isorobust.common.params import Params
 
 EXPERIMENT = "isorobust"
 
@@ -148,7 +148,7 @@ def _process() -> dict[str, str]:
     """Facts about this process, for a stage that works on the CPU alone."""
     import torch
 
-    from isorobust.runtime import describe
+    from isorobust.common.runtime import describe
 
     return describe(torch.device("cpu"))
 
@@ -156,7 +156,7 @@ def _process() -> dict[str, str]:
 def _settings(record: Record) -> dict[str, str]:
     """The parameters that concern this stage, flattened; values cut at MLflow's 6,000 characters."""
     params = Params.read()
-    recipe = params.get("toys", record.data) if record.stage == "toys" else params.get("recipes", record.data)
+    recipe = params.get("toys", record.data) if record.stage == "toys" else params.whole(record.data)
     blocks = (
         recipe
         if record.stage == "toys"

@@ -10,11 +10,11 @@ from isorobust.attacks.checks import run_checks
 from isorobust.attacks.evaluate import Bench, Evaluation, Victim, evaluate
 from isorobust.attacks.settings import AttackSettings
 from isorobust.attacks.units import Store
+from isorobust.common.params import eps_key
+from isorobust.common.statistics import rate
 from isorobust.data.splits import Split
 from isorobust.networks.checkpoint import Checkpoint
-from isorobust.params import eps_key
 from isorobust.progress import say
-from isorobust.statistics import rate
 from isorobust.verdicts import Arrays
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from isorobust.attacks import settings
 from isorobust.attacks.evaluate import Bench, Evaluation, Victim, predict, radius_of_interest
 from isorobust.attacks.perturb import perturb, untouched
-from isorobust.params import eps_key
+from isorobust.common.params import eps_key
 from isorobust.verdicts import points_of, ran_at
 
 BLACK_BOX = ("noise", "transfer", "square")

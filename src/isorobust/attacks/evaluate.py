@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import isorobust
-from isorobust import artifacts
 from isorobust.attacks import settings
 from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
 from isorobust.attacks.units import Store, Unit
+from isorobust.common import artifacts
+from isorobust.common.params import eps_key
+from isorobust.common.runtime import derive_seed, describe
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
-from isorobust.params import eps_key
-from isorobust.runtime import derive_seed, describe
 from isorobust.verdicts import Arrays, points_of, ran_at
 
 # The modules that decide what a unit computes: an edit to one of them makes old units invalid.

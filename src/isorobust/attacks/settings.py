@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from isorobust.params import Grid, Settings
+from isorobust.common.params import Grid, Settings
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.errors import UserError
 from isorobust.progress import progress
 from isorobust.verdicts import Arrays

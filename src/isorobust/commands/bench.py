@@ -24,6 +24,8 @@ from isorobust.attacks.evaluate import Bench, Victim, predict
 from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
 from isorobust.attacks.settings import PGD, AttackSettings, WorstCase
 from isorobust.commands import cli
+from isorobust.common.params import Grid, Params
+from isorobust.common.runtime import describe, prepare
 from isorobust.compare.tables import markdown
 from isorobust.data.settings import Mlxtend
 from isorobust.data.sources import make
@@ -31,8 +33,6 @@ from isorobust.data.splits import Split
 from isorobust.networks.settings import TanhMLP
 from isorobust.networks.zoo import Network, build
 from isorobust.objectives.settings import Arm, CrossEntropy, Isometry
-from isorobust.params import Grid, Params
-from isorobust.runtime import describe, prepare
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 
@@ -206,7 +206,7 @@ def main() -> None:
     network = build(NETWORK, SHAPE, CLASSES, seed=0).eval()
     rows += training_rows(arguments.images, rate)
     rows += attack_rows(10000, rate, network)
-    recipe = AttackSettings.model_validate(Params.read(Path("params.yaml")).get("recipes", "mnist-5k", "attack"))
+    recipe = params.recipe(AttackSettings, "mnist-5k", "attack")
     rows += worst_case_rows(arguments.worst_case_images, recipe.worst_case)
     print(markdown(["what", "figure", "times faster", "share of the floor"], rows))
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.errors import UserError
 from isorobust.toys.settings import Toys
 

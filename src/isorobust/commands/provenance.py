@@ -16,10 +16,10 @@ from typing import Any
 
 import yaml
 
-from isorobust import artifacts
 from isorobust.commands import cli
+from isorobust.common import artifacts
+from isorobust.common.params import Params
 from isorobust.errors import UserError
-from isorobust.params import Params
 
 FILE = "provenance.json"
 
@@ -46,7 +46,7 @@ def _deps(stage: dict[str, Any]) -> Iterator[str]:
 
 def recipe(params: Params, data: str) -> dict[str, Any]:
     """All of params.yaml that a data set's results depend on."""
-    return {"source": params.get("data", "sets", data), "recipe": params.get("recipes", data), "threads": params.get("threads")}
+    return {"source": params.get("data", "sets", data), "recipe": params.whole(data), "threads": params.get("threads")}
 
 
 def locked_data() -> str | None:
@@ -59,7 +59,7 @@ def locked_data() -> str | None:
 
 
 def write() -> None:
-    from isorobust.runtime import describe, prepare
+    from isorobust.common.runtime import describe, prepare
 
     params = Params.read()
     data = params.get("data", "name")

@@ -9,9 +9,9 @@ import re
 import sys
 from pathlib import Path
 
-from isorobust import artifacts
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
+from isorobust.common import artifacts
 from isorobust.compare import evidence, tables
 from isorobust.compare.publish import (
     CONNECTIVITY_FIGURE,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from isorobust import artifacts
 from isorobust.commands import cli
+from isorobust.common import artifacts
+from isorobust.common.params import Params
 from isorobust.compare import tables
 from isorobust.compare.report import primary_sentences
-from isorobust.params import Params
 
 
 def main() -> None:

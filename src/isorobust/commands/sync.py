@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from isorobust import artifacts, tracking
+from isorobust import tracking
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
+from isorobust.common import artifacts
 
 
 def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tracking.Record]:

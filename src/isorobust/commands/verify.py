@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from isorobust import artifacts
 from isorobust.commands import cli
+from isorobust.common import artifacts
+from isorobust.common.params import Params
 from isorobust.errors import UserError
-from isorobust.params import Params
 
 
 def estimates(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, float]]]:

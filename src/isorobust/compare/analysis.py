@@ -9,11 +9,11 @@ import numpy as np
 
 from isorobust import claims
 from isorobust.claims import HOLDS, REFUTED, UNDECIDED
+from isorobust.common.params import eps_key
+from isorobust.common.statistics import LEVEL, difference, rate
 from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
 from isorobust.errors import UserError
-from isorobust.params import eps_key
-from isorobust.statistics import LEVEL, difference, rate
 from isorobust.verdicts import points_of, ran_at
 
 CONTROL = "adversarial"  # the positive control: where it is no more robust, nothing is

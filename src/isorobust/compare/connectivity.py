@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from isorobust import artifacts
 from isorobust.claims import direction, verdict
+from isorobust.common import artifacts
+from isorobust.common.params import eps_key
 from isorobust.compare.tables import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
-from isorobust.params import eps_key
 from isorobust.ranking import UNBOUNDED, over_seeds
 
 CONTROL = "between-classes"

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from isorobust import artifacts
 from isorobust.claims import direction, verdict
+from isorobust.common import artifacts
+from isorobust.common.statistics import mean
 from isorobust.compare.tables import markdown
 from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN, auroc_values
 from isorobust.drawing import Figure, plt
-from isorobust.statistics import mean
 
 FOUND = ("barrier", "fitted", "endpoint-loss")
 SHOWN = ("pgd", "matched")  # the attacks whose curves the report compares with those of clean images

@@ -9,7 +9,7 @@ from isorobust.compare.reclassifiers import SENSITIVITY
 from isorobust.compare.tables import NORM_TITLES, markdown, named, percent, points
 
 ISOMETRIC, RECLASSIFIER, CONNECTIVITY = "2211.01236", "2606.01746", "2409.05800"
-HEADER = ["claim", "paper", "data", "measured", "as published", "under the worst case"]
+HEADER = ["claim", "paper", "data", "measured", "as published", "under the worst case, or the attack named"]
 
 
 def table(trees: dict[str, dict[str, Any]], toys: dict[str, dict[str, Any]]) -> str:
@@ -93,7 +93,7 @@ def _hierarchy(data: str, tree: dict[str, Any]) -> list[list[str]]:
             ):
                 near = {eps: what(m).get("nearer") for eps, m in {"": clean, **attacked}.items()}
                 told = {eps: _told(one, _three(one, style)) for eps, one in near.items() if one}
-                under = "; ".join(f"PGD {eps}: {cell}" for eps, cell in told.items() if eps)
+                under = "; ".join(f"PGD on the classes, {eps}: {cell}" for eps, cell in told.items() if eps)
                 if told:
                     claim = "A hierarchical network errs to nearer classes"
                     rows.append([claim, ISOMETRIC, data, measured, told.get("", ""), under])

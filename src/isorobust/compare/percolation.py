@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from isorobust.claims import verdict
+from isorobust.common.params import eps_key
 from isorobust.compare.connectivity import CRITERIA, shares_judged
 from isorobust.compare.tables import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
-from isorobust.params import eps_key
 
 KINDS = {"trained": "real", "untrained": "synthetic"}  # the pairs on which connection is judged
 

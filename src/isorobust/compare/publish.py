@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.compare import connectivity, detection, percolation, plots, reclassifiers, tables
 from isorobust.compare.analysis import add_reclassifiers, compare, summary
 from isorobust.compare.report import report

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from isorobust import artifacts
 from isorobust.claims import verdict
+from isorobust.common import artifacts
 from isorobust.compare.results import ArmResults
 from isorobust.compare.tables import NORM_TITLES, markdown, percent, points
 from isorobust.drawing import Figure, plt

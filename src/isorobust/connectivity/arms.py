@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isorobust.common.params import check
+from isorobust.common.runtime import derive_seed
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
-from isorobust.params import check
-from isorobust.runtime import derive_seed
 
 
 def networks(checkpoint: Checkpoint, seeds: int | None, trained: bool) -> list[tuple[int, nn.Module]]:

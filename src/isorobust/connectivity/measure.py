@@ -10,17 +10,17 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 
+from isorobust.common.params import eps_key
+from isorobust.common.runtime import derive_seed, generator
+from isorobust.common.statistics import mean, rate
 from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
-from isorobust.params import eps_key
 from isorobust.progress import say
 from isorobust.ranking import contrasts, over_seeds
-from isorobust.runtime import derive_seed, generator
-from isorobust.statistics import mean, rate
 
 CRITERIA = ("low", "level")  # of a path: its highest loss is at most a threshold; the rise above its higher end is
 RANGES = {  # of what a loss curve is told by; losses have no upper end

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from isorobust.params import Settings, Several
+from isorobust.common.params import Settings, Several
 
 MEASURED = ("baseline", "isometric", "adversarial", "untrained")  # the arms of the stage; the last has no training
 Count = Annotated[int, Field(ge=1)]
@@ -39,7 +39,7 @@ class Matched(Settings):
     steps: Count
     learning_rate: Positive
     distortion: Annotated[float, Field(ge=0)]  # weight of the mean squared change
-    tolerance: Positive  # of |log loss - log loss of the real image|; matched images keep to the side they come from
+    tolerance: Positive  # of |log loss - log loss of the real image|; the image kept is the least changed within it
 
 
 class ConnectivitySettings(Settings):

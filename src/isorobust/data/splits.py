@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.errors import UserError
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from isorobust.attacks.minimal import carlini_wagner, deep_fool
 from isorobust.attacks.perturb import Problem, nearest, perturb
 from isorobust.attacks.settings import FGSM
+from isorobust.common.runtime import derive_seed
 from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.inputs import match_loss
 from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
 from isorobust.detection.detector import BarrierDetector, class_losses
 from isorobust.detection.scores import ADAPTIVE
 from isorobust.detection.settings import DetectionSettings
-from isorobust.runtime import derive_seed
 
 LOWERED = dict(zip(ADAPTIVE, (barrier_score, fitted_score)))
 NORM = "linf"

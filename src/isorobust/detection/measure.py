@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import Estimate, mean
 from isorobust.connectivity.arms import predicted
 from isorobust.data.splits import Split
 from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
@@ -17,8 +19,6 @@ from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, found
 from isorobust.progress import progress, say
 from isorobust.ranking import auroc_by_image, share_by_image
-from isorobust.runtime import derive_seed
-from isorobust.statistics import Estimate, mean
 
 
 class Verdicts(NamedTuple):

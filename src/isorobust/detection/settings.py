@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from isorobust.attacks.settings import APGD, PGD, Square
+from isorobust.common.params import EpsLinf, Settings, Several
 from isorobust.connectivity.settings import Matched
-from isorobust.params import EpsLinf, Settings, Several
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]

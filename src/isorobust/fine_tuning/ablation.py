@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from isorobust.common.runtime import generator
+from isorobust.common.statistics import rate
 from isorobust.data.splits import Split
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.fine_tuning.train import Numbers, fine_tune
@@ -15,8 +17,6 @@ from isorobust.objectives.losses import Batch, pgd_images
 from isorobust.objectives.settings import Adversarial
 from isorobust.reclassifier.checkpoint import PLUG_IN, plug_in
 from isorobust.reclassifier.network import HybridPrototypeReclassifier, Mode
-from isorobust.runtime import generator
-from isorobust.statistics import rate
 from isorobust.training.fit import Images
 from isorobust.training.settings import TrainingSettings
 

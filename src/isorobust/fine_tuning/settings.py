@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from isorobust.params import EpsLinf, Settings, Several
+from isorobust.common.params import EpsLinf, Settings, Several
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isorobust.common.params import Settings, check
+from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.data.splits import Split
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.networks.checkpoint import Checkpoint
@@ -15,10 +17,8 @@ from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import Network
 from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy, training_loss
 from isorobust.objectives.settings import Arm, Isometry, Objective
-from isorobust.params import Settings, check
 from isorobust.reclassifier.checkpoint import CONTROL, EXTRA, PLUG_IN, plug_in
 from isorobust.reclassifier.prototypes import batch_prototypes, l2_logits, mixed, moved
-from isorobust.statistics import mean_over_seeds, rate
 from isorobust.training.arm import TrainedArm, curve_table
 from isorobust.training.fit import Images, Trained, fit
 from isorobust.training.settings import TrainingSettings
@@ -66,7 +66,7 @@ def train_reclassifier(
         "val_accuracy": rate(_right(checkpoint, val, training.batch_size)).as_dict(),
         "val_accuracy_fc": rate(tuned.val_correct[halves[PLUG_IN]]).as_dict(),
         "val_accuracy_control": rate(tuned.val_correct[halves[CONTROL]]).as_dict(),
-        "temperature": dict(zip(("value", "lo", "hi"), mean_over_seeds(tensors[f"{PLUG_IN}/log_temperature"].exp().numpy()))),
+        "temperature": interval_over_seeds(tensors[f"{PLUG_IN}/log_temperature"].exp().numpy()),
         "seeds": count,
         "epochs": options.epochs,
     }

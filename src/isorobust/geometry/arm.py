@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isorobust.attacks.perturb import nearest
 from isorobust.claims import verdict
+from isorobust.common.statistics import Estimate, difference, mean_over_seeds
 from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.geometry import measure
@@ -18,7 +19,6 @@ from isorobust.geometry.settings import GeometrySettings
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import Network
 from isorobust.progress import say
-from isorobust.statistics import Estimate, difference, mean_over_seeds
 
 BATCH = 1000  # images per forward pass
 

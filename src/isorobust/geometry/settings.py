@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from isorobust.params import Settings
+from isorobust.common.params import Settings
 
 Count = Annotated[int, Field(ge=1)]
 

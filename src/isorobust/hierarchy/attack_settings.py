@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from isorobust.params import Settings, Several, radii
+from isorobust.common.params import Settings, Several, radii
 
 Count = Annotated[int, Field(ge=1)]
 

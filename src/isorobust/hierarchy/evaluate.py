@@ -12,17 +12,17 @@ from isorobust.attacks import settings as attacks
 from isorobust.attacks.evaluate import predict
 from isorobust.attacks.perturb import Problem, perturb
 from isorobust.claims import verdict
+from isorobust.common.params import eps_key
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import mean, rate
 from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.network import LevelNetwork, load, trees_of
 from isorobust.hierarchy.tree import tree_distance
 from isorobust.networks.checkpoint import Checkpoint
-from isorobust.params import eps_key
 from isorobust.progress import progress
 from isorobust.ranking import share_by_image
-from isorobust.runtime import derive_seed
-from isorobust.statistics import mean, rate
 
 BATCH = 1000
 Guesses = dict[str, np.ndarray]  # "clean" -> classes `[S, N]`, eps key -> classes `[S, n]`

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from isorobust.common.params import check
 from isorobust.errors import choose, found
 from isorobust.hierarchy.settings import BlockSettings
 from isorobust.hierarchy.tree import parse_tree
@@ -18,7 +19,6 @@ from isorobust.networks.zoo import Activations, Network, _batched_linear, _tanh_
 from isorobust.objectives.isometry import isometric_term
 from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy
 from isorobust.objectives.settings import Arm
-from isorobust.params import check
 
 
 class HierarchicalNetwork(Network):

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from isorobust.common.params import Settings
 from isorobust.hierarchy.tree import parse_level, parse_tree
 from isorobust.objectives.settings import Isometry
-from isorobust.params import Settings
 
 Count = Annotated[int, Field(ge=1)]
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import mean_over_seeds, rate
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.hierarchy.network import HierarchicalNetwork, build, hierarchical_loss
@@ -14,8 +16,6 @@ from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.hierarchy.tree import parse_tree
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.objectives.settings import Arm, CrossEntropy
-from isorobust.runtime import derive_seed
-from isorobust.statistics import mean_over_seeds, rate
 from isorobust.training.arm import TrainedArm
 from isorobust.training.fit import EVALUATION_BATCH, Images, Trained, fit
 from isorobust.training.settings import TrainingSettings

@@ -13,12 +13,12 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as dump_tensors
 from torch import nn
 
-from isorobust import artifacts
+from isorobust.common import artifacts
+from isorobust.common.params import check
 from isorobust.data.splits import Split
 from isorobust.errors import UserError, found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import Network, build
-from isorobust.params import check
 
 
 class Checkpoint:

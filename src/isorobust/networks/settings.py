@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from isorobust.params import Settings
+from isorobust.common.params import Settings
 
 Width = Annotated[int, Field(ge=1)]
 

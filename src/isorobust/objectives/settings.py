@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
+from isorobust.common.params import SKIP, Settings, Several, check, radius
 from isorobust.errors import UserError, found
-from isorobust.params import SKIP, Settings, Several, check, radius
 
 Weight = Annotated[float, Field(ge=0)]
 

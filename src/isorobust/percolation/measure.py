@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import difference, rate
 from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.measure import measure
 from isorobust.connectivity.settings import ConnectivitySettings
@@ -21,8 +23,6 @@ from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.percolation.settings import PercolationSettings
-from isorobust.runtime import derive_seed
-from isorobust.statistics import difference, rate
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 

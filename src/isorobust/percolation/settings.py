@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
+from isorobust.common.params import Settings, Several
 from isorobust.networks.settings import NetworkSettings
-from isorobust.params import Settings, Several
 
 Count = Annotated[int, Field(ge=1)]
 

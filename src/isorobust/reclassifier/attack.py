@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isorobust import artifacts
 from isorobust.attacks.checks import UNBOUNDED, Check, of_models
 from isorobust.attacks.perturb import compose, perturb, worst_case_parts
 from isorobust.attacks.settings import PGD
 from isorobust.attacks.units import Store, Unit
+from isorobust.common import artifacts
+from isorobust.common.params import eps_key
+from isorobust.common.statistics import difference, interval_over_seeds, rate
 from isorobust.data.splits import Split
 from isorobust.networks.checkpoint import Checkpoint
-from isorobust.params import eps_key
 from isorobust.progress import say
 from isorobust.reclassifier.batches import Setup, by_batch, prepare
 from isorobust.reclassifier.checkpoint import control, plug_in
@@ -29,7 +30,6 @@ from isorobust.reclassifier.dependence import batch_dependence, sensitivity
 from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
 from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.reclassifier.whole_batches import attack_surrogate
-from isorobust.statistics import difference, mean_over_seeds, rate
 from isorobust.verdicts import Arrays
 
 PAIRS = {  # claim -> (who stands under the first, more often than under the second)
@@ -64,7 +64,7 @@ def attack_reclassifier(
     numbers = _numbers(arrays, options)
     numbers["batch"] = batch_dependence(models, checkpoint.seeds, whole)
     by_seed = sensitivity(models, whole)
-    numbers["sensitivity"] = {head: {key: _interval(x) for key, x in found.items()} for head, found in by_seed.items()}
+    numbers["sensitivity"] = {head: {key: interval_over_seeds(x) for key, x in found.items()} for head, found in by_seed.items()}
     numbers["claims"] = _claims(arrays, by_seed, options)
     checks = {"kept-ball-and-box": Check(excess, 1e-5), **of_models(models, setup.images, setup.labels)}
     checks |= _of_pgd(models[: len(seeds)], setup)
@@ -239,10 +239,6 @@ def _numbers(arrays: Arrays, options: ReclassifierAttack) -> dict[str, Any]:
     return numbers
 
 
-def _interval(values) -> dict[str, float]:
-    return dict(zip(("value", "lo", "hi"), mean_over_seeds(np.asarray(values))))
-
-
 def _claims(arrays: Arrays, sensitivity: dict[str, Any], options: ReclassifierAttack) -> dict[str, Any]:
     """Per claim `{value, lo, hi}`, positive where it is right; those on accuracy per norm and radius."""
     claims: dict[str, Any] = {}
@@ -252,6 +248,7 @@ def _claims(arrays: Arrays, sensitivity: dict[str, Any], options: ReclassifierAt
             change = difference(arrays[f"correct/{first}/{where}"], arrays[f"correct/{second}/{where}"])
             claims.setdefault(claim, {}).setdefault(norm, {})[eps_key(eps)] = change.as_dict()
     claims["fc-more-sensitive"] = {
-        measure: _interval(sensitivity["fc"][measure] - sensitivity["l2"][measure]) for measure in ("worst", "per-margin")
+        measure: interval_over_seeds(sensitivity["fc"][measure] - sensitivity["l2"][measure])
+        for measure in ("worst", "per-margin")
     }
     return claims

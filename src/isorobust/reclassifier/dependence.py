@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from isorobust.attacks.perturb import perturb
 from isorobust.attacks.settings import PGD
-from isorobust.params import eps_key
+from isorobust.common.params import eps_key
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import rate
 from isorobust.reclassifier.batches import Setup, by_batch
-from isorobust.runtime import derive_seed
-from isorobust.statistics import rate
 
 BATCH_PGD = PGD(steps=20)  # makes the images for the table by batch size
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from isorobust.attacks.settings import Count, WorstCase
-from isorobust.params import Several
+from isorobust.common.params import Several
 
 
 class ReclassifierAttack(WorstCase):

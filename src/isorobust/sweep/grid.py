@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from isorobust.common.runtime import derive_seed, generator
+from isorobust.common.statistics import rate
 from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.networks.settings import NetworkSettings
@@ -15,8 +17,6 @@ from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
 from isorobust.objectives.losses import Batch, pgd_images
 from isorobust.objectives.settings import Adversarial, Arm, Objective, Tuned, cells, with_choice
-from isorobust.runtime import derive_seed, generator
-from isorobust.statistics import rate
 from isorobust.sweep.settings import SweepSettings
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from isorobust.params import Settings, radius
+from isorobust.common.params import Settings, radius
 from isorobust.training.settings import Seeds
 
 

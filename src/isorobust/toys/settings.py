@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from isorobust.common.params import Settings
 from isorobust.hierarchy.settings import BlockSettings, Levels
 from isorobust.objectives.settings import Isometry
-from isorobust.params import Settings
 from isorobust.training.settings import Seeds, TrainingSettings
 
 Count = Annotated[int, Field(ge=2)]

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from isorobust.claims import verdict
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.geometry import measure
 from isorobust.hierarchy.network import HierarchicalNetwork, hierarchical_loss
 from isorobust.hierarchy.network import build as build_hierarchy
@@ -22,8 +24,6 @@ from isorobust.networks.zoo import Network
 from isorobust.networks.zoo import build as build_flat
 from isorobust.objectives.losses import training_loss
 from isorobust.objectives.settings import Arm, CrossEntropy
-from isorobust.runtime import derive_seed
-from isorobust.statistics import mean_over_seeds, rate
 from isorobust.toys import shapes
 from isorobust.toys.settings import Rings, Torus
 from isorobust.training.fit import fit as train_stack
@@ -133,7 +133,7 @@ def _level(study: Study, level: int) -> dict[str, Any]:
             rows.append((*fit, np.median(distortion), measure.spearman(distortion, margin)))
         values[arm] = dict(zip(MEASURES, np.array(rows).T))
         right = np.stack([one.predicted == labels for one in seen])
-        told[arm] = {"accuracy": rate(right).as_dict(), **{name: _interval(each) for name, each in values[arm].items()}}
+        told[arm] = {"accuracy": rate(right).as_dict(), **{name: interval_over_seeds(each) for name, each in values[arm].items()}}
     ours, plain = values["isometric"], values["cross-entropy"]
     told["claims"] = {
         "correlation is higher than under cross-entropy": _claim(ours["correlation"] - plain["correlation"]),
@@ -143,11 +143,7 @@ def _level(study: Study, level: int) -> dict[str, Any]:
     return told
 
 
-def _interval(values: np.ndarray) -> dict[str, float]:
-    return dict(zip(("value", "lo", "hi"), mean_over_seeds(values)))
-
-
 def _claim(values: np.ndarray) -> dict[str, Any]:
     """`values` `[S]` are positive where the claim is right."""
-    interval = _interval(values)
+    interval = interval_over_seeds(values)
     return {**interval, "verdict": verdict(interval["lo"], interval["hi"])}

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from isorobust import artifacts
+from isorobust.common import artifacts
+from isorobust.common.runtime import derive_seed
+from isorobust.common.statistics import mean_over_seeds, rate
 from isorobust.data.splits import Split
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
 from isorobust.objectives.settings import Arm
-from isorobust.runtime import derive_seed
-from isorobust.statistics import mean_over_seeds, rate
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 

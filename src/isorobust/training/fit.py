@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from isorobust.common.runtime import generator
 from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.networks.stack import Stack
@@ -16,7 +17,6 @@ from isorobust.networks.zoo import Network
 from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy, training_loss
 from isorobust.objectives.settings import Arm, side_by_side
 from isorobust.progress import progress
-from isorobust.runtime import generator
 from isorobust.training.settings import TrainingSettings
 
 EVALUATION_BATCH = 1000

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isorobust.params import Settings, Several
+from isorobust.common.params import Settings, Several
 
 Seeds = Several[Annotated[int, Field(ge=0, lt=2**31)]]
 

@@ -106,6 +106,11 @@ def mean_over_seeds(values: np.ndarray, level: float = LEVEL) -> tuple[float, fl
     return mean, mean - half, mean + half
 
 
+def interval_over_seeds(values: np.ndarray, level: float = LEVEL) -> dict[str, float]:
+    """`mean_over_seeds` as the `{value, lo, hi}` of result files."""
+    return dict(zip(("value", "lo", "hi"), mean_over_seeds(values, level)))
+
+
 def _quantile(level: float, freedom: float) -> float:
     """Student's t; by `scipy.special`, because importing `scipy.stats` costs every stage half a second."""
     return float(stdtrit(freedom, (1 + level) / 2))

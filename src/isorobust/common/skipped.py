@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import serialize
 
-from isorobust import artifacts
+from isorobust.common import artifacts
 from isorobust.errors import UserError
 
 MARK = {"skipped": True}

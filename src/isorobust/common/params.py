@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import typing
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -20,7 +21,8 @@ from isorobust.errors import UserError, choose
 
 T = TypeVar("T")
 LONGEST = 10_000  # range of whole numbers
-SKIP = "skip"  # an arm that a recipe does not use
+SKIP = "skip"  # what a recipe does not use: an arm, a measurement, an attack
+Where = str | Callable[[list[str]], str]  # the name of a block, or from the path of a value below it to the value's name
 
 
 class Settings(BaseModel):
@@ -95,8 +97,46 @@ class Params:
         """The value at a path of keys, checked against a type (a Settings class, list[int], ...)."""
         return check(kind, self.get(*keys), f"{self.name}: {'.'.join(keys)}")
 
+    def recipe(self, kind: type[T], data: str, block: str) -> T:
+        """A block of a data set's recipe, with `defaults` for what it leaves out, checked against a type."""
+        self.get("recipes", data, block)
+        self.get("defaults", block)
+        return check(kind, self.whole(data)[block], lambda path: self.where(data, block, path))
 
-def check(kind: type[T], value: Any, where: str) -> T:
+    def whole(self, data: str) -> dict[str, Any]:
+        """A data set's recipe with `defaults` for what it leaves out; not counted as asked for."""
+        own, defaults = self.tree["recipes"][data], self.tree["defaults"]
+        return {block: layered(value, defaults.get(block)) for block, value in own.items()}
+
+    def where(self, data: str, block: str, path: Sequence[str] = ()) -> str:
+        """The full name of a value at a path below a block: in the recipe, or in `defaults` if it stands there alone."""
+        for layer in ((f"recipes.{data}", self.tree["recipes"][data]), ("defaults", self.tree["defaults"])):
+            if _stands(layer[1], [block, *path]):
+                return f"{self.name}: {'.'.join([layer[0], block, *path])}"
+        return f"{self.name}: {'.'.join(['recipes', data, block, *path])}"
+
+
+def layered(own: Any, default: Any) -> Any:
+    """`own`, completed from `default` key by key; `skip` in place of a mapping below the top takes that mapping out."""
+    if not (isinstance(own, dict) and isinstance(default, dict)):
+        return own
+    both = {key: layered(own[key], value) if key in own else value for key, value in default.items()}
+    both |= {key: value for key, value in own.items() if key not in default}
+    return {key: value for key, value in both.items() if not (value == SKIP and isinstance(default.get(key), dict))}
+
+
+def _stands(node: Any, path: Sequence[str]) -> bool:
+    for key in path:
+        if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+            node = node[int(key)]
+        elif isinstance(node, dict) and key in node:
+            node = node[key]
+        else:
+            return False
+    return True
+
+
+def check(kind: type[T], value: Any, where: Where) -> T:
     """Validate `value` as `kind`. Errors: UserError naming the key below `where`, what was found and what is allowed."""
     try:
         return TypeAdapter(kind).validate_python(value)
@@ -104,9 +144,9 @@ def check(kind: type[T], value: Any, where: str) -> T:
         raise UserError("\n".join(_explain(kind, value, where, problem) for problem in error.errors())) from None
 
 
-def _explain(kind, value: Any, where: str, problem) -> str:
+def _explain(kind, value: Any, where: Where, problem) -> str:
     path = _written(value, problem)
-    key = ".".join([where, *path])
+    key = ".".join([where, *path]) if isinstance(where, str) else where(path)
     match problem["type"]:
         case "extra_forbidden":
             allowed = sorted(_fields(kind, problem["loc"][:-1]))
