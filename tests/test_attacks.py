@@ -344,8 +344,9 @@ def test_a_check_that_is_not_a_number_has_failed():
 def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, splits, tmp_path, monkeypatch):
     first, _ = evaluated([trained], splits, tmp_path)
     calls = []
-    monkeypatch.setattr("isorobust.attacks.evaluate.perturb", lambda *a: calls.append(a[0]) or perturb(*a))
-    monkeypatch.setattr("isorobust.attacks.evaluate.compose", lambda *a: calls.append("worst-case") or compose(*a))
+    for module in ("evaluate", "judge"):
+        monkeypatch.setattr(f"isorobust.attacks.{module}.perturb", lambda *a: calls.append(a[0]) or perturb(*a))
+    monkeypatch.setattr("isorobust.attacks.judge.compose", lambda *a: calls.append("worst-case") or compose(*a))
     second, _ = evaluated([trained], splits, tmp_path)
     assert calls == ["pgd"], "only the examples for the figures are made anew"
     assert first.arrays.keys() == second.arrays.keys()
@@ -396,7 +397,7 @@ def test_the_code_that_decides_a_unit_is_all_named():
 
     settled = {"attacks/settings.py", "networks/settings.py", "common/params.py"}  # their values stand in the unit's key
     needed = {
-        f.removeprefix("src/isorobust/") for m in ("attacks.perturb", "networks.zoo") for f in closure(f"isorobust.{m}", whole="")
+        f.removeprefix("src/isorobust/") for m in ("attacks.judge", "networks.zoo") for f in closure(f"isorobust.{m}", whole="")
     }
     assert needed - settled == set(UNIT_CODE)
 

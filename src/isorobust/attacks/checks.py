@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isorobust.attacks import settings
-from isorobust.attacks.evaluate import Bench, Evaluation, Victim, predict, radius_of_interest
+from isorobust.attacks.evaluate import Bench, Evaluation, Victim, radius_of_interest
+from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import perturb, untouched
 from isorobust.common.params import eps_key
 from isorobust.verdicts import points_of, ran_at

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import isorobust
 from isorobust.attacks import settings
-from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
+from isorobust.attacks.judge import judge, judge_worst_case, predict
+from isorobust.attacks.perturb import Problem, perturb, worst_case_parts
 from isorobust.attacks.units import Store, Unit
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
@@ -22,6 +23,7 @@ from isorobust.verdicts import Arrays, points_of, ran_at
 
 # The modules that decide what a unit computes: an edit to one of them makes old units invalid.
 UNIT_CODE = (
+    "attacks/judge.py",
     "attacks/perturb.py",
     "networks/zoo.py",
     "objectives/isometry.py",
@@ -93,12 +95,6 @@ class Bench:
         }
 
 
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
-    """Predicted classes `[N]` of images `[N, C, H, W]`, in fixed batches."""
-    return torch.cat([model(part).argmax(1) for part in images.split(batch)])
-
-
 def evaluate(victims: list[Victim], surrogates: list[Victim | None], bench: Bench, store: Store) -> Evaluation:
     """Run every chosen attack on every seed of an arm, then the derived verdicts `strongest` and `worst-case`.
 
@@ -146,14 +142,7 @@ def evaluate(victims: list[Victim], surrogates: list[Victim | None], bench: Benc
 
 def _attack_unit(bench: Bench, victim, surrogate, name: str, attack, norm: str, eps: float, batch: slice) -> Unit:
     problem = bench.problem(victim, name, norm, eps, batch, surrogate)
-
-    def compute() -> Arrays:
-        result = perturb(name, problem, attack)
-        guess = predict(victim.model, result.images).cpu().numpy().astype(np.int16)
-        still = (result.images == problem.images).flatten(1).all(dim=1).cpu().numpy()
-        return {"predicted": guess, "still": still, "excess": np.float64(result.excess)}
-
-    return Unit(bench.key(problem, victim, name, attack, surrogate), compute)
+    return Unit(bench.key(problem, victim, name, attack, surrogate), lambda: judge(name, problem, attack))
 
 
 def _strongest(arrays: Arrays) -> None:
@@ -207,15 +196,11 @@ def _worst_case_unit(
     bench: Bench, victim: Victim, parts, norm: str, radii: list[float], batch: slice, standing: np.ndarray
 ) -> Unit:
     problems = [bench.problem(victim, "worst-case", norm, eps, batch) for eps in radii]
-
-    def compute() -> Arrays:
-        result = compose(problems, parts, torch.from_numpy(standing.copy()).to(bench.device))
-        return {"fallen": result.fallen.cpu().numpy().astype(np.int8), "excess": np.float64(result.excess)}
-
     key = bench.key(problems[0], victim, "worst-case", bench.options.worst_case, None)
     key["options"] = {name: part.model_dump(exclude={"eps", "images", "seeds", "batch"}) for name, part in parts.items()}
     key["radii"] = [[eps_key(problem.eps), str(problem.seed)] for problem in problems]
-    return Unit({**key, "standing": artifacts.digest(np.packbits(standing).tobytes())}, compute)
+    key["standing"] = artifacts.digest(np.packbits(standing).tobytes())
+    return Unit(key, lambda: judge_worst_case(problems, parts, standing))
 
 
 def _examples(victim: Victim, bench: Bench) -> Arrays:

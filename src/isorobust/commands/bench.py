@@ -20,7 +20,8 @@ import torch.nn.functional as F
 import torchattacks
 from torch.utils.data import DataLoader, Dataset
 
-from isorobust.attacks.evaluate import Bench, Victim, predict
+from isorobust.attacks.evaluate import Bench, Victim
+from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
 from isorobust.attacks.settings import PGD, AttackSettings, WorstCase
 from isorobust.commands import cli

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from isorobust.attacks import settings as attacks
-from isorobust.attacks.evaluate import predict
+from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import Problem, perturb
 from isorobust.claims import verdict
 from isorobust.common.params import eps_key
