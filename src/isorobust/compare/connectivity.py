@@ -10,7 +10,7 @@ import numpy as np
 from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
-from isorobust.compare.tables import markdown, percent, points
+from isorobust.compare.cells import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 from isorobust.ranking import UNBOUNDED, over_seeds

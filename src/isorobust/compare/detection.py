@@ -10,7 +10,7 @@ import numpy as np
 from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.statistics import mean
-from isorobust.compare.tables import markdown
+from isorobust.compare.cells import markdown
 from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN, auroc_values
 from isorobust.drawing import Figure, plt
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from isorobust.claims import UNDECIDED, verdict
+from isorobust.compare.cells import NORM_TITLES, markdown, named, percent, points
 from isorobust.compare.reclassifiers import SENSITIVITY
-from isorobust.compare.tables import NORM_TITLES, markdown, named, percent, points
 
 ISOMETRIC, RECLASSIFIER, CONNECTIVITY = "2211.01236", "2606.01746", "2409.05800"
 HEADER = ["claim", "paper", "data", "measured", "as published", "under the worst case, or the attack named"]

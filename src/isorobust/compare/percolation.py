@@ -6,8 +6,8 @@ from typing import Any
 
 from isorobust.claims import verdict
 from isorobust.common.params import eps_key
+from isorobust.compare.cells import markdown, percent, points
 from isorobust.compare.connectivity import CRITERIA, shares_judged
-from isorobust.compare.tables import markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from isorobust.common import artifacts
-from isorobust.compare import connectivity, detection, percolation, plots, reclassifiers, tables
+from isorobust.compare import cells, connectivity, csv_rows, detection, percolation, plots, reclassifiers, tables
 from isorobust.compare.analysis import add_reclassifiers, compare, summary
 from isorobust.compare.report import report
 from isorobust.compare.results import ArmResults, read, read_reclassifiers, read_sweeps
@@ -38,7 +38,7 @@ def publish(
     twins, tuned, retuned = twins_of(arms)
     results = read(results_dir, list(arms))
     tree = compare(results, settings, data, twins, retuned)
-    names = {arm: tables.named(tree, arm) for arm in tree["arms"]}
+    names = {arm: cells.named(tree, arm) for arm in tree["arms"]}
     hierarchy = artifacts.read_json(results_dir / "hierarchy" / "attack.json")
     tree["hierarchy"] = {} if hierarchy.get("skipped") else hierarchy
     tree["sweeps"] = read_sweeps(results_dir, tuned)
@@ -58,13 +58,13 @@ def publish(
     for part in ("train", "attack", "geometry"):
         for arm in arms if part == "geometry" else [*arms, *plug_ins]:
             files[metrics_dir / part / f"{arm}.json"] = (results_dir / part / f"{arm}.json").read_bytes()
-    for norm in tables.NORM_TITLES:
-        files[metrics_dir / f"robust-{norm}.csv"] = artifacts.csv_bytes(*tables.wide_rows(tree, arms, norm, "strongest"))
-        files[metrics_dir / f"paper-fgsm-{norm}.csv"] = artifacts.csv_bytes(*tables.wide_rows(tree, arms, norm, "paper-fgsm"))
+    for norm in cells.NORM_TITLES:
+        files[metrics_dir / f"robust-{norm}.csv"] = artifacts.csv_bytes(*csv_rows.wide_rows(tree, arms, norm, "strongest"))
+        files[metrics_dir / f"paper-fgsm-{norm}.csv"] = artifacts.csv_bytes(*csv_rows.wide_rows(tree, arms, norm, "paper-fgsm"))
     for column, name in (("val_accuracy", "val-accuracy"), ("train_loss", "train-loss")):
-        files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*tables.curve_rows(results, arms, column))
-    files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(tables.CSV_HEADER, tables.long_rows(tree))
-    files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*tables.factorial_rows(tree))
+        files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*csv_rows.curve_rows(results, arms, column))
+    files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(csv_rows.CSV_HEADER, csv_rows.long_rows(tree))
+    files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*csv_rows.factorial_rows(tree))
     files[metrics_dir / "report.md"] = report(
         tree,
         [

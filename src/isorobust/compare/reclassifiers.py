@@ -9,8 +9,8 @@ import numpy as np
 
 from isorobust.claims import verdict
 from isorobust.common import artifacts
+from isorobust.compare.cells import NORM_TITLES, markdown, percent, points
 from isorobust.compare.results import ArmResults
-from isorobust.compare.tables import NORM_TITLES, markdown, percent, points
 from isorobust.drawing import Figure, plt
 
 CLAIMS = {  # as the JSON of the stage attack names them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isorobust.compare import connectivity, detection, percolation, reclassifiers, tables
+from isorobust.compare import cells, connectivity, detection, percolation, reclassifiers, structure, tables
 
 HIERARCHY_NOTE = (
     "Under attack: right under PGD on every level of the tree, each with the level's own loss, because an attack on a fine level "
@@ -52,12 +52,12 @@ DETECTION_NOTE = (
 def primary_sentences(tree: dict[str, Any]) -> list[str]:
     """One sentence per radius of the primary endpoint: the difference, its interval, the verdict."""
     primary = tree["primary"]
-    norm, attack = tables.NORM_TITLES[primary["norm"]], tables.ATTACK_TITLES.get(primary["attack"], primary["attack"])
+    norm, attack = cells.NORM_TITLES[primary["norm"]], cells.ATTACK_TITLES.get(primary["attack"], primary["attack"])
     lines = []
     for eps, point in primary["eps"].items():
-        arm, reference = (tables.named(tree, primary[who]) for who in ("arm", "reference"))
+        arm, reference = (cells.named(tree, primary[who]) for who in ("arm", "reference"))
         claim = f"{arm} is more robust than {reference} at {norm} {eps} under the {attack}"
-        lines.append(f"- {claim}: **{point['verdict']}** ({tables.points(point)} points, n = {point['n']}).")
+        lines.append(f"- {claim}: **{point['verdict']}** ({cells.points(point)} points, n = {point['n']}).")
     return lines
 
 
@@ -102,9 +102,9 @@ def report(tree: dict[str, Any], figures: list[str]) -> str:
         tables.factorial_table(tree),
         "*Smallest visible*: half the width of the difference's interval, in points: what could at best be told from none.",
         *(["Chosen by the sweep:", "\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []),
-        *(["## Geometry of the representations", tables.geometry_table(tree)] if tree["geometry"] else []),
+        *(["## Geometry of the representations", structure.geometry_table(tree)] if tree["geometry"] else []),
         *(
-            ["## Hierarchy", tables.hierarchy_table(tree), tables.mistakes_table(tree), HIERARCHY_NOTE]
+            ["## Hierarchy", structure.hierarchy_table(tree), structure.mistakes_table(tree), HIERARCHY_NOTE]
             if tree["hierarchy"]
             else []
         ),

@@ -1,75 +1,13 @@
-"""Tables: CSV for programs, Markdown for the report and the README."""
+"""Markdown for the report and the README: accuracy under attack, and which arm is more robust than which."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from isorobust.compare.analysis import factorial, verdict
+from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, markdown, named, percent, points
 
-ATTACK_TITLES = {
-    "clean": "clean",
-    "paper-fgsm": "paper's FGSM",
-    "fgsm": "FGSM",
-    "pgd": "PGD",
-    "strongest": "strongest",
-    "worst-case": "worst case",
-}
-NORM_TITLES = {"linf": "L-infinity", "l2": "L2"}
 SHOWN = ("paper-fgsm", "fgsm", "pgd", "worst-case")  # the protocols side by side: as published, standard, worst case
-FLAT = "baseline"  # the arm that hierarchies are held against
-CSV_HEADER = ["arm", "norm", "eps", "attack", "value", "lo", "hi", "n"]
-
-
-def long_rows(tree: dict[str, Any]) -> list[list[Any]]:
-    """One row per arm, norm, eps and attack; clean accuracy as attack `clean` at eps 0."""
-    rows = []
-    for arm, numbers in tree["arms"].items():
-        rows.append([arm, "", 0.0, "clean", *_values(numbers["clean"])])
-        for norm, by_eps in numbers["robust"].items():
-            for eps, by_attack in by_eps.items():
-                rows += [[arm, norm, eps, attack, *_values(estimate)] for attack, estimate in by_attack.items()]
-    return rows
-
-
-def _values(estimate: dict[str, float]) -> list[float]:
-    return [estimate[k] for k in ("value", "lo", "hi", "n")]
-
-
-def wide_rows(tree: dict[str, Any], arms: list[str], norm: str, attack: str) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows) for a DVC plot: eps, then one column per arm of the list; empty where an arm was skipped."""
-    curves = {}
-    for arm in arms:
-        numbers = tree["arms"].get(arm)
-        points = numbers["robust"].get(norm, {}) if numbers else {}
-        curves[arm] = {float(eps): p[attack]["value"] for eps, p in points.items() if attack in p}
-        if numbers:
-            curves[arm][0.0] = numbers["clean"]["value"]
-    grid = sorted({eps for curve in curves.values() for eps in curve})
-    return ["eps", *arms], [[eps, *(curves[arm].get(eps) for arm in arms)] for eps in grid]
-
-
-def curve_rows(results, arms: list[str], column: str) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows) by epoch for a DVC plot: one column per arm of the list."""
-    found = {result.arm: {int(row["epoch"]): float(row[column]) for row in result.curves} for result in results}
-    epochs = sorted({epoch for curve in found.values() for epoch in curve})
-    return ["epoch", *arms], [[epoch, *(found.get(arm, {}).get(epoch) for arm in arms)] for epoch in epochs]
-
-
-def percent(estimate: dict[str, float] | None) -> str:
-    """`94.1 [93.0, 95.0]`, in percent."""
-    if estimate is None:
-        return ""
-    return f"{100 * estimate['value']:.1f} [{100 * estimate['lo']:.1f}, {100 * estimate['hi']:.1f}]"
-
-
-def points(estimate: dict[str, float]) -> str:
-    """`+1.2 [-0.4, 2.8]`, in percentage points."""
-    return f"{100 * estimate['value']:+.1f} [{100 * estimate['lo']:+.1f}, {100 * estimate['hi']:+.1f}]"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
-    return "\n".join(lines)
 
 
 def shown_points(tree: dict[str, Any]) -> list[tuple[str, str]]:
@@ -77,12 +15,6 @@ def shown_points(tree: dict[str, Any]) -> list[tuple[str, str]]:
     numbers = next(iter(tree["arms"].values()))["robust"]
     worst = [(norm, eps) for norm, by_eps in numbers.items() for eps, attacks in by_eps.items() if "worst-case" in attacks]
     return worst or [(tree["primary"]["norm"], eps) for eps in tree["primary"]["eps"]]
-
-
-def named(tree: dict[str, Any], arm: str, shown: str | None = None) -> str:
-    """An arm as every table writes it beside its numbers: `arm (failed: check, ...)`; `shown`: what to call it there."""
-    failed = tree.get("primary", {}).get("failed-checks", {}).get(arm, [])
-    return (shown or arm) + (f" (failed: {', '.join(failed)})" if failed else "")
 
 
 def _over(tree: dict[str, Any], pair: str) -> str:
@@ -191,106 +123,6 @@ def factorial_table(tree: dict[str, Any]) -> str:
         rows.append([named(tree, entry["regulariser"]), named(tree, entry["twin"]), measure, *rates, *change])
     header = ["regulariser", "with the isometric term", "measure", "without", "with", "difference"]
     return markdown([*header, "smallest visible (half the width of this interval)", "verdict"], rows)
-
-
-def factorial_rows(tree: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """(header, rows) of the factorial view for programs."""
-    rows = []
-    for entry in factorial_entries(tree):
-        change = entry["difference"]
-        values = [entry["without"]["value"], entry["with"]["value"], change["value"], change["lo"], change["hi"], change["n"]]
-        rows.append([entry["regulariser"], entry["twin"], entry["measure"], *values, entry["smallest"], entry["verdict"]])
-    header = ["regulariser", "twin", "measure", "without", "with", "difference", "lo", "hi", "n", "smallest", "verdict"]
-    return header, rows
-
-
-def geometry_table(tree: dict[str, Any]) -> str:
-    """Rows: arms; how isometric the representations are within classes, and whether less so near decision boundaries."""
-    rows = []
-    for arm, numbers in tree["geometry"].items():
-        pairs, boundary = numbers["distances"], numbers["boundary"]
-        estimates = [
-            pairs["correlation"],
-            pairs["stress"],
-            pairs["scale"],
-            numbers["neighbours"]["overlap"],
-            boundary["correlation"],
-        ]
-        cells = [f"{e['value']:.2f} [{e['lo']:.2f}, {e['hi']:.2f}]" for e in estimates]
-        rows.append([named(tree, arm), *cells, boundary["verdict"]])
-    header = [
-        "arm",
-        "distance correlation",
-        "stress",
-        "fitted scale",
-        "neighbour overlap",
-        "rank correlation of distortion and boundary distance",
-    ]
-    return markdown([*header, "more distorted near boundaries"], rows)
-
-
-def hierarchy_table(tree: dict[str, Any]) -> str:
-    """Rows: trees and levels; accuracy of the hierarchy and of the flat baseline mapped up the tree, clean and under attack."""
-    found, rows = tree["hierarchy"], []
-    trees = {name: numbers for name, numbers in found.items() if isinstance(numbers, dict)}
-    radii = list(next(iter(next(iter(trees.values()))["levels"].values()))["flat"]["pgd-on-any-level"])
-    for name, numbers in trees.items():
-        for level, at in numbers["levels"].items():
-            cells = [percent(at[who]["clean"]) for who in ("hierarchical", "flat")]
-            cells += [percent(at[who]["pgd-on-any-level"][eps]) for eps in radii for who in ("hierarchical", "flat")]
-            rows.append([name, level, str(at["groups"]), *cells])
-    norm = NORM_TITLES[found["norm"]]
-    balls = [f"{norm} {eps}" for eps in radii]
-    header = [f"{who}, {what}" for what in ("clean", *balls) for who in ("hierarchical", named(tree, FLAT, "flat"))]
-    return markdown(["tree", "level", "groups", *header], rows)
-
-
-def mistakes_table(tree: dict[str, Any]) -> str:
-    """Rows: trees and attacks; mean tree distance of mistakes, of a wrong class drawn by lot and of both networks.
-
-    Where measured, also the distance over all images, right ones at 0: who errs nearer may err more often.
-    """
-    found, rows = tree["hierarchy"], []
-    kinds = [
-        (name, title, numbers["mistakes"].get("uniform"), mistakes)
-        for name, numbers in found.items()
-        if isinstance(numbers, dict)
-        for title, mistakes in _attacked(numbers["mistakes"], NORM_TITLES[found["norm"]]).items()
-    ]
-    told = any("per-image" in mistakes for *_, mistakes in kinds)
-    for name, title, uniform, mistakes in kinds:
-        cells = _nearer(mistakes, 2) + (_nearer(mistakes.get("per-image", {}), 3) if told else [])
-        rows.append([name, title, "" if uniform is None else f"{uniform:.2f}", *cells])
-    flat = named(tree, FLAT, "flat")
-    header = ["tree", "images", "uniform wrong class", "hierarchical", flat, "flat less hierarchical", "errs to nearer classes"]
-    columns = [f"per image: {title}" for title in ("hierarchical", flat, "flat less hierarchical")]
-    return markdown([*header, *([*columns, "nearer per image"] if told else [])], rows)
-
-
-def _attacked(mistakes: dict[str, Any], norm: str) -> dict[str, Any]:
-    return {"clean": mistakes["clean"], **{f"PGD, {norm} {eps}": m for eps, m in mistakes["pgd"].items()}}
-
-
-def _nearer(mistakes: dict[str, Any], digits: int) -> list[str]:
-    """Both networks' means, the difference and its verdict; empty where no seed has mistakes of both networks."""
-    means = [f"{mistakes[who]['value']:.{digits}f}" if mistakes.get(who) else "" for who in ("hierarchical", "flat")]
-    if (near := mistakes.get("nearer")) is None:
-        return [*means, "", ""]
-    value, low, high = (f"{near[key]:+.{digits}f}" for key in ("value", "lo", "hi"))
-    return [*means, f"{value} [{low}, {high}]", near["verdict"]]
-
-
-def toy_table(summary: dict[str, Any]) -> str:
-    """Rows: levels of a toy; both arms' accuracy, distance correlation and stress, and the claims' verdicts."""
-    rows = []
-    names = list(dict.fromkeys(claim for at in summary["levels"].values() for claim in at["claims"]))
-    for level, at in summary["levels"].items():
-        arms = [at["isometric"], at["cross-entropy"]]
-        cells = [" / ".join(f"{arm[key]['value']:.2f}" for arm in arms) for key in ("accuracy", "correlation", "stress")]
-        claims = [f"{at['claims'][name]['verdict']} ({at['claims'][name]['value']:+.2f})" for name in names]
-        rows.append([level, str(at["classes"]), *cells, *claims])
-    measured = [f"{what}, isometric / cross-entropy" for what in ("accuracy", "distance correlation", "stress")]
-    return markdown(["level", "classes", *measured, *names], rows)
 
 
 def sweep_lines(sweeps: dict[str, dict[str, Any]]) -> list[str]:
