@@ -154,8 +154,8 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
                 "paper-fgsm": {"gradient_batch": 10},
                 "fgsm": {},
                 "pgd": {"steps": 5},
-                "noise": {"draws": 2},
-                "transfer": {"steps": 5},
+                "noise": {"draws": 2, "eps": None},
+                "transfer": {"steps": 5, "eps": None},
             },
             "worst-case": {
                 "eps": {"linf": [0.1]},

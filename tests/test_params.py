@@ -13,6 +13,7 @@ from isorobust.attacks.settings import AttackSettings
 from isorobust.common.params import EpsLinf, Params, Several, check, eps_key, layered
 from isorobust.compare.analysis import SUMMARY_LIMIT, summary
 from isorobust.errors import UserError
+from isorobust.percolation.settings import PercolationSettings
 from isorobust.schema import MOST_RADII, base_by_name, validate
 
 
@@ -158,8 +159,30 @@ MISTAKES = {
     "primary radius of defaults not run": (
         ("defaults", "compare", "primary", "eps"),
         [0.2],
-        "params.yaml: defaults.compare.primary.eps: found '0.2'; allowed: a radius at which worst-case runs",
+        "defaults.compare.primary.eps (for recipes.mnist-5k): found '0.2'; allowed: a radius at which worst-case runs",
     ),
+    "worst case that defaults' endpoint does not fit": (
+        ("recipes", "mnist", "attack", "worst-case", "eps", "linf"),
+        0.1,
+        "defaults.compare.primary.eps (for recipes.mnist): found '0.0464'; allowed: a radius at which worst-case runs",
+    ),
+    "defaults without a block": (
+        ("defaults", "geometry"),
+        KeyError,
+        "params.yaml: defaults: key 'geometry' is missing; allowed: a mapping, {}",
+    ),
+    "mistake in defaults that every recipe covers": (
+        ("defaults", "sweep", "min_clean"),
+        "x",
+        "defaults.sweep.min_clean: found 'x'",
+    ),
+    "misspelt key of defaults of a measurement": (("defaults", "detection", "foo"), 1, "defaults.detection.foo: unknown key"),
+    "skip for what cannot be left out": (
+        (*ALL, "detection", "attacks", "cw"),
+        "skip",
+        "recipes.mnist.detection.attacks.cw: missing; allowed: a value (it cannot be left out)",
+    ),
+    "a block left out": ((*M, "compare"), KeyError, "recipes.mnist-5k: key 'compare' is missing; allowed: all of seeds,"),
     "defaults of what is a recipe's own": (
         ("defaults", "network"),
         {},
@@ -186,10 +209,13 @@ def test_a_mistake_names_key_found_and_allowed(tree, path, value, message):
         ({"b": None}, {"b": {"c": 3}}, {"b": None}),
         ({"a": [1]}, {"a": [2, 3]}, {"a": [1]}),
         ({"b": "skip"}, {"a": 1, "b": {"c": 3}}, {"a": 1}),
-        ({"a": "skip"}, {"a": 1}, {"a": "skip"}),
+        ({"a": "skip"}, {"a": 1}, {}),
+        ({"b": {"c": "skip"}}, {"a": 1}, {"a": 1, "b": {}}),
+        ({}, {"a": 1, "b": "skip"}, {"a": 1}),
         ("skip", {"a": 1}, "skip"),
+        (None, {"a": 1}, {"a": 1}),
         ({"z": 0, "a": 2}, {"a": 1, "b": 3}, {"a": 2, "b": 3, "z": 0}),
-        ({"a": 1}, None, {"a": 1}),
+        ({"a": 1}, {}, {"a": 1}),
     ],
     ids=[
         "nothing own",
@@ -198,8 +224,11 @@ def test_a_mistake_names_key_found_and_allowed(tree, path, value, message):
         "emptied",
         "lists are not joined",
         "a mapping taken out",
-        "skip for a value",
+        "a value taken out",
+        "taken out where there is no default",
+        "defaults that leave out",
         "skip for the block",
+        "nothing for the block",
         "order of the defaults",
         "no defaults",
     ],
@@ -212,8 +241,12 @@ def test_a_recipe_is_completed_from_the_defaults(own, default, both):
 
 
 def test_a_recipe_may_leave_out_an_attack_and_change_one_number(tree):
-    params = changed(tree, (*M, "attack", "attacks"), {"transfer": "skip", "pgd": {"steps": 7}})
+    params = changed(tree, (*M, "attack", "attacks"), {"transfer": "skip", "square": "skip", "pgd": {"steps": 7}})
+    params.tree["recipes"]["mnist-5k"]["percolation"]["random"] = "skip"
+    params.tree["recipes"]["mnist"]["geometry"] = None
     validate(params)
+    assert params.recipe(PercolationSettings, "mnist-5k", "percolation").random is None
+    params.asked.clear()
     attacks = params.recipe(AttackSettings, "mnist-5k", "attack").attacks.chosen()
     assert "transfer" not in attacks and attacks["pgd"].steps == 7 and attacks["pgd"].restarts == 1
     assert params.asked == ["recipes.mnist-5k.attack", "defaults.attack"]

@@ -12,7 +12,7 @@ from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
 from isorobust.objectives import settings as arms
 from isorobust.objectives.losses import OBJECTIVES, Batch, pgd_images
-from isorobust.training.fit import fit
+from isorobust.training.fit import fit, is_mixed
 from isorobust.training.settings import TrainingSettings
 
 PLAIN = arms.CrossEntropy(objective="cross-entropy")
@@ -132,3 +132,64 @@ def test_training_pgd_keeps_ball_and_box_and_raises_the_loss(splits, trained, no
 def test_partial_batches_and_prime_sizes_train(splits):
     trained = train(splits, ARMS["isometric"], count=101, epochs=1)
     assert np.isfinite(trained.history["train_loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("precision", "network", "device", "mixed"),
+    [
+        ("auto", "tanh-mlp", "cpu", False),
+        ("auto", "tanh-mlp", "cuda", False),
+        ("auto", "resnet18", "cpu", False),
+        ("auto", "resnet18", "cuda", True),
+        ("float32", "resnet18", "cuda", False),
+        ("mixed", "conv-features", "cpu", True),
+        ("mixed", "tanh-mlp", "cuda", False),
+    ],
+)
+def test_precision_is_mixed_by_itself_for_convolutions_on_a_gpu(precision, network, device, mixed, monkeypatch):
+    monkeypatch.setattr("isorobust.training.fit.has_bfloat16", lambda: True)
+    built = build(NETWORKS[network], (1, 8, 8), 5, seed=0)
+    assert is_mixed(precision, built, torch.device(device)) is mixed
+
+
+def test_a_gpu_without_bfloat16_trains_in_float32_and_refuses_mixed(monkeypatch):
+    monkeypatch.setattr("isorobust.training.fit.has_bfloat16", lambda: False)
+    built = build(NETWORKS["resnet18"], (1, 8, 8), 5, seed=0)
+    assert not is_mixed("auto", built, torch.device("cuda"))
+    with pytest.raises(UserError, match="training.precision: found 'mixed'; allowed: auto or float32"):
+        is_mixed("mixed", built, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("network", ["conv-features", "small-cnn", "resnet18"])
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_mixed_precision_rounds_products_while_training_and_nothing_else(splits, network, seeds):
+    networks = [build(NETWORKS[network], splits.train.images.shape[1:], 5, seed=s) for s in range(seeds)]
+    plain, mixed = Stack(networks).to("cpu"), Stack(networks, mixed=True).to("cpu")
+    pixels = torch.from_numpy(splits.train.images[:20]).float().div(255).expand(seeds, -1, -1, -1, -1)
+    assert torch.allclose(mixed(pixels), plain(pixels), atol=1e-5)  # a plain call, for attacks inside training and for val
+    ours, theirs = ([a.logits, *a.hidden, a.stem] for a in (stack.activations(pixels) for stack in (mixed, plain)))
+    for one, other in zip(ours, theirs):
+        assert one.dtype == other.dtype == torch.float32 and one.shape == other.shape
+        assert (one - other).norm() <= 0.05 * other.norm()  # bfloat16 has 8 bits
+    assert not torch.equal(ours[0], theirs[0])
+    for name, weight in mixed.weights.items():
+        assert weight.dtype == torch.float32 and torch.equal(weight, plain.weights[name])
+        if weight.dim() == 5:
+            assert weight[0].is_contiguous(memory_format=torch.channels_last), name
+
+
+@pytest.mark.parametrize("arm", ["isometric", "jacobian-isometric", "adversarial linf", "trades-isometric"])
+def test_mixed_precision_learns_as_float32_does(splits, arm):
+    steps = {"seeds": (0,), "network": "conv-features", "epochs": 6}
+    plain, mixed = (train(splits, ARMS[arm], precision=p, **steps) for p in ("float32", "mixed"))
+    assert all(tensor.dtype == torch.float32 for tensor in mixed.state.values())
+    assert any(not torch.equal(plain.state[name], mixed.state[name]) for name in plain.state)
+    assert mixed.val_correct.mean() == pytest.approx(plain.val_correct.mean(), abs=0.15)
+    for name in plain.history:
+        assert np.isfinite(mixed.history[name]).all(), name
+
+
+def test_on_a_cpu_auto_is_float32_bit_for_bit(splits):
+    steps = {"seeds": (0,), "network": "conv-features", "epochs": 1}
+    plain, auto = (train(splits, ARMS["isometric"], precision=p, **steps) for p in ("float32", "auto"))
+    assert all(torch.equal(plain.state[name], auto.state[name]) for name in plain.state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -73,9 +73,7 @@ def validate(params: Params) -> None:
             raise found(f"{params.name}: reclassifiers.{name}", base, f"an arm of the list `arms`: {', '.join(arms)}")
         if name in arms:
             raise found(f"{params.name}: reclassifiers", name, "a name that is no arm's")
-    shared = [block for block in RECIPE if block not in OWN]
-    for block in values["defaults"]:
-        choose(dict.fromkeys(shared), block, f"{params.name}: defaults")
+    _defaults(values["defaults"], f"{params.name}: defaults")
     for name in recipes:
         if name not in data.sets:
             raise found(f"{params.name}: recipes", name, ", ".join(sorted(data.sets)))
@@ -86,6 +84,18 @@ def validate(params: Params) -> None:
         raise UserError(
             f"{params.name}: recipes: no recipe for data.name {data.name!r}; allowed: one of {', '.join(sorted(recipes))}"
         )
+
+
+def _defaults(blocks: dict[str, dict], where: str) -> None:
+    """Every block that recipes share and no other; what stands there is right by itself, though it need not be whole."""
+    shared = {block: kind for block, kind in RECIPE.items() if block not in OWN}
+    for block in blocks:
+        choose(shared, block, where)
+    for block, kind in shared.items():
+        if block not in blocks:
+            raise UserError(f"{where}: key {block!r} is missing; allowed: a mapping, {{}} if recipes share nothing of it")
+        model = next((one for one in get_args(kind) if isinstance(one, type)), kind)  # without the word skip
+        check(model, blocks[block], f"{where}.{block}", whole=False)
 
 
 def _recipe(params: Params, name: str, arms: list[str], plug_ins: dict[str, str]) -> None:
@@ -155,7 +165,7 @@ def _compare(compare: CompareSettings, attack: AttackSettings, used: list[str], 
     if primary.attack not in names:
         raise found(where("primary", "attack"), primary.attack, ", ".join(names))
     if primary.attack == "worst-case" and attack.worst_case is None:
-        raise found(where("primary", "attack"), primary.attack, "an attack that runs (attack.worst-case is empty)")
+        raise found(where("primary", "attack"), primary.attack, "an attack that runs (the recipe has no attack.worst-case)")
     grid = (
         attack.worst_case.eps
         if primary.attack == "worst-case"
@@ -179,6 +189,6 @@ def _blocks(tree: dict, kinds: dict, where: str, place: Callable[[str], Where] |
             raise UserError(f"{where}: unknown key {key!r}; allowed: {close}")
     for key in kinds:
         if key not in tree:
-            raise UserError(f"{where}: key {key!r} is missing; allowed: {', '.join(kinds)}")
+            raise UserError(f"{where}: key {key!r} is missing; allowed: all of {', '.join(kinds)}")
     place = place or (lambda key: f"{where}: {key}")
     return {key: check(kind, tree[key], place(key)) for key, kind in kinds.items()}

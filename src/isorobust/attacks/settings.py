@@ -67,7 +67,7 @@ class Square(_Attack):
 
 
 class Attacks(Settings):
-    """Which single attacks run; a missing one does not."""
+    """Which single attacks run; one that is missing, from `defaults` too or by `skip`, does not."""
 
     model_config = ConfigDict(validate_by_alias=True, validate_by_name=False)
 

@@ -20,6 +20,7 @@ from isorobust.commands import cli
 from isorobust.common import artifacts
 from isorobust.common.params import Params
 from isorobust.errors import UserError
+from isorobust.schema import validate
 
 FILE = "provenance.json"
 
@@ -62,6 +63,7 @@ def write() -> None:
     from isorobust.common.runtime import describe, prepare
 
     params = Params.read()
+    validate(params)
     data = params.get("data", "name")
     cli.made_here(data)
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "stages", "requirements*.txt")
@@ -82,6 +84,7 @@ def reasons(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def stale() -> int:
     params, locked, count = Params.read(), locked_data(), 0
+    validate(params)
     for data in cli.data_sets():
         path = cli.METRICS / data / FILE
         if data == locked:

@@ -105,24 +105,33 @@ class Params:
 
     def whole(self, data: str) -> dict[str, Any]:
         """A data set's recipe with `defaults` for what it leaves out; not counted as asked for."""
-        own, defaults = self.tree["recipes"][data], self.tree["defaults"]
-        return {block: layered(value, defaults.get(block)) for block, value in own.items()}
+        own, defaults = choose(self.tree["recipes"], data, f"{self.name}: recipes"), self.tree["defaults"]
+        return {block: layered(value, defaults[block]) if block in defaults else value for block, value in own.items()}
 
     def where(self, data: str, block: str, path: Sequence[str] = ()) -> str:
-        """The full name of a value at a path below a block: in the recipe, or in `defaults` if it stands there alone."""
-        for layer in ((f"recipes.{data}", self.tree["recipes"][data]), ("defaults", self.tree["defaults"])):
-            if _stands(layer[1], [block, *path]):
-                return f"{self.name}: {'.'.join([layer[0], block, *path])}"
-        return f"{self.name}: {'.'.join(['recipes', data, block, *path])}"
+        """The full name of a value at a path below a recipe's block, which may stand in `defaults` alone."""
+        own, key = f"recipes.{data}", ".".join([block, *path])
+        shared = _stands(self.tree["defaults"], [block, *path]) and not _stands(self.tree["recipes"][data], [block, *path])
+        return f"{self.name}: defaults.{key} (for {own})" if shared else f"{self.name}: {own}.{key}"
 
 
 def layered(own: Any, default: Any) -> Any:
-    """`own`, completed from `default` key by key; `skip` in place of a mapping below the top takes that mapping out."""
-    if not (isinstance(own, dict) and isinstance(default, dict)):
+    """A block of a recipe, completed from `default` key by key; an empty one is all default, one that says `skip` stays so.
+
+    Below the block, `skip` takes out what it stands in the place of.
+    """
+    if own is None:
+        return default
+    return _over(own, default) if isinstance(own, dict) else own
+
+
+def _over(own: Any, default: Any) -> Any:
+    if not isinstance(own, dict):
         return own
-    both = {key: layered(own[key], value) if key in own else value for key, value in default.items()}
-    both |= {key: value for key, value in own.items() if key not in default}
-    return {key: value for key, value in both.items() if not (value == SKIP and isinstance(default.get(key), dict))}
+    below = default if isinstance(default, dict) else {}
+    keys = [*below, *(key for key in own if key not in below)]
+    both = {key: _over(own[key], below.get(key)) if key in own else below[key] for key in keys}
+    return {key: value for key, value in both.items() if value != SKIP}
 
 
 def _stands(node: Any, path: Sequence[str]) -> bool:
@@ -136,12 +145,18 @@ def _stands(node: Any, path: Sequence[str]) -> bool:
     return True
 
 
-def check(kind: type[T], value: Any, where: Where) -> T:
-    """Validate `value` as `kind`. Errors: UserError naming the key below `where`, what was found and what is allowed."""
+def check(kind: type[T], value: Any, where: Where, whole: bool = True) -> T | None:
+    """Validate `value` as `kind`; None if all that is wrong is that keys are missing, where it need not be `whole`.
+
+    Errors: UserError naming the key below `where`, what was found and what is allowed.
+    """
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        raise UserError("\n".join(_explain(kind, value, where, problem) for problem in error.errors())) from None
+        problems = [problem for problem in error.errors() if whole or problem["type"] != "missing"]
+    if problems:
+        raise UserError("\n".join(_explain(kind, value, where, problem) for problem in problems))
+    return None
 
 
 def _explain(kind, value: Any, where: Where, problem) -> str:
@@ -154,7 +169,7 @@ def _explain(kind, value: Any, where: Where, problem) -> str:
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             return f"{key}: unknown key{hint}; allowed: {', '.join(allowed)}"
         case "missing":
-            return f"{key}: missing; allowed: a value"
+            return f"{key}: missing; allowed: a value (it cannot be left out)"
         case "union_tag_invalid":
             allowed = problem["ctx"]["expected_tags"].replace("'", "")
             return f"{key}.{problem['ctx']['discriminator'].strip(chr(39))}: found {problem['ctx']['tag']!r}; allowed: {allowed}"

@@ -187,8 +187,8 @@ def _image(axis, image: np.ndarray, title: str, color: str) -> None:
 
 def confusion_matrices(results: list[ArmResults], norm: str, eps: str) -> Figure:
     """Per arm, all seeds together: rows the label, columns the prediction, clean and under PGD; share of the label's images."""
-    across = min(len(results), 5)
-    down = 2 * -(-len(results) // across)
+    lines = -(-len(results) // 5)
+    across, down = -(-len(results) // lines), 2 * lines
     figure, axes = plt.subplots(down, across, figsize=(3 * across + 0.8, 3.1 * down), squeeze=False, layout="constrained")
     for axis in axes.flat:
         axis.set_axis_off()

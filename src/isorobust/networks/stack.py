@@ -16,14 +16,23 @@ class Stack:
 
     Networks with `batched_activations` (MLPs) run as batched products, bit for bit the same per seed
     whatever S is. Others run through `vmap` when S > 1; their per-seed numbers agree to rounding.
+
+    `mixed`: while training, `activations` are taken in bfloat16, convolutions channels last, and come out
+    as float32 with bfloat16's 8 bits. Weights, gradients of weights, and logits by a plain call are float32.
     """
 
-    def __init__(self, networks: Sequence[Network]):
-        self.template = networks[0]
+    def __init__(self, networks: Sequence[Network], mixed: bool = False):
+        self.template, self.mixed = networks[0], mixed
         self.batched = hasattr(self.template, "batched_activations")
         self.size = len(networks)
         self.weights, self.buffers = stack_module_state(list(networks))
-        self.weights = {name: w.detach().requires_grad_() for name, w in self.weights.items()}
+        self.weights = {name: self._laid_out(w.detach()).requires_grad_() for name, w in self.weights.items()}
+
+    def _laid_out(self, weight: Tensor) -> Tensor:
+        """Stacked convolution kernels `[S, O, I, H, W]` with each seed's channels last in memory, if `mixed`."""
+        if not self.mixed or weight.dim() != 5:
+            return weight
+        return weight.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
 
     def train(self, mode: bool = True) -> Stack:
         self.template.train(mode)
@@ -43,11 +52,19 @@ class Stack:
 
     def activations(self, x: Tensor) -> Activations:
         """`Activations` with `[S, ...]` in front, of pixels `[S, N, C, H, W]`."""
+        if not (self.mixed and self.template.training):
+            return self._activations(x)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            found = self._activations(x)
+        return Activations(found.logits.to(x.dtype), tuple(h.to(x.dtype) for h in found.hidden), found.stem.to(x.dtype))
+
+    def _activations(self, x: Tensor) -> Activations:
         if self.batched:
             return self.template.batched_activations(self.weights, x)
         if self.size == 1:
             state = {name: t[0] for name, t in {**self.weights, **self.buffers}.items()}
-            logits, hidden, stem = functional_call(_Activations(self.template), _prefixed(state), (x[0],))
+            one = x[0].contiguous(memory_format=torch.channels_last) if self.mixed and x.dim() == 5 else x[0]
+            logits, hidden, stem = functional_call(_Activations(self.template), _prefixed(state), (one,))
             return Activations(logits.unsqueeze(0), tuple(h.unsqueeze(0) for h in hidden), stem.unsqueeze(0))
 
         def one(weights, buffers, inputs):
@@ -56,7 +73,8 @@ class Stack:
         return Activations(*torch.vmap(one, randomness="different")(self.weights, self.buffers, x))
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.activations(x).logits
+        """Logits `[S, N, K]` for evaluation and for the attacks inside training; never in mixed precision."""
+        return self._activations(x).logits
 
     def state(self) -> dict[str, Tensor]:
         """Persistent tensors `[S, ...]` on the CPU, detached."""

@@ -108,7 +108,7 @@ def squared_jacobian(
 def trades(model: Stack, batch: Batch, options: settings.Trades) -> Loss:
     loss = _on(batch.images, model, batch)
     clean = loss.activations.logits.softmax(2)
-    fixed = clean.detach()
+    fixed = (model(batch.images) if model.mixed else loss.activations.logits).detach().softmax(2)  # as exact as the attack
     start = batch.images + 0.001 * _draw(torch.randn, batch)
     images = _ascend(model, batch, options, start, lambda logits: _divergence(logits, fixed))
     divergence = _divergence(model(images), clean)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from isorobust.attacks.checks import UNBOUNDED, Check, of_models
-from isorobust.attacks.perturb import compose, perturb, worst_case_parts
+from isorobust.attacks.judge import judge_worst_case
+from isorobust.attacks.perturb import perturb, worst_case_parts
 from isorobust.attacks.settings import PGD
 from isorobust.attacks.units import Store, Unit
 from isorobust.common import artifacts
@@ -160,7 +161,7 @@ def _unit(checkpoint: Checkpoint, model, seed: int, mode: str, setup: Setup, par
 def _base(arrays: Arrays, checkpoint: Checkpoint, networks, seeds, setup: Setup, store: Store) -> None:
     """Adds `base`: the worst case of the base after the same fine-tuning without prototypes."""
     parts, points = worst_case_parts(setup.options, setup.classes), setup.options.eps.points()
-    right = torch.from_numpy(arrays["correct/base-clean"][:, setup.place])  # in the order of the batches
+    right = arrays["correct/base-clean"][:, setup.place]  # in the order of the batches
     units = []
     for norm, eps in points:
         for network, seed, flags in zip(networks, seeds, right):
@@ -168,26 +169,22 @@ def _base(arrays: Arrays, checkpoint: Checkpoint, networks, seeds, setup: Setup,
                 units.append(_base_unit(checkpoint, network, seed, setup, part, norm, eps, flags[part], parts))
     results = iter(store.run(units, "base"))
     for norm, eps in points:
-        rows = [np.concatenate([next(results)["stands"] for _ in setup.batches()]) for _ in seeds]
+        rows = [np.concatenate([next(results)["fallen"][0] == 0 for _ in setup.batches()]) for _ in seeds]
         arrays[f"correct/base/{norm}/{eps_key(eps)}"] = _in_file_order(setup, np.stack(rows))
 
 
-def _base_unit(checkpoint, network, seed, setup: Setup, part: slice, norm: str, eps: float, right: Tensor, parts) -> Unit:
+def _base_unit(checkpoint, network, seed, setup: Setup, part: slice, norm: str, eps: float, right: np.ndarray, parts) -> Unit:
     problem = setup.problem(network, part, norm, eps, "base", seed)
-
-    def compute() -> Arrays:
-        return {"stands": compose([problem], parts, right[None].to(problem.images.device)).fallen[0].cpu().numpy() == 0}
-
     key = {
         **setup.context,
-        "attack": "base",
+        "attack": "worst case of the base",
         "options": {name: options.model_dump() for name, options in parts.items()},
         "ball": [norm, eps_key(eps)],
         "seed": str(problem.seed),
         "model": checkpoint.model_hash(seed),
         "images": artifacts.digest(problem.images.cpu().numpy().tobytes(), problem.labels.cpu().numpy().tobytes()),
     }
-    return Unit(key, compute)
+    return Unit(key, lambda: judge_worst_case([problem], parts, right[None]))
 
 
 class OverBatches(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from isorobust.common.runtime import generator
 from isorobust.data.splits import Split
-from isorobust.errors import UserError
+from isorobust.errors import UserError, found
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import Network
 from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy, training_loss
@@ -75,7 +75,7 @@ def fit(
     with progress(total, "training", "step") as bar:
         parts = [
             _fit_stack(
-                Stack([networks[i] for i in group]),
+                Stack([networks[i] for i in group], is_mixed(options.precision, networks[0], torch.device(device))),
                 [seeds[i] for i in group],
                 train,
                 val,
@@ -92,6 +92,24 @@ def fit(
         {name: np.concatenate([p.history[name] for p in parts], axis=1) for name in parts[0].history},
         np.concatenate([p.val_correct for p in parts]),
     )
+
+
+def is_mixed(precision: str, network: Network, device: torch.device) -> bool:
+    """Whether to train in mixed precision: networks with convolutions alone, by itself on a GPU that has bfloat16.
+
+    Errors: UserError where it is asked for and the GPU has none.
+    """
+    if precision == "float32" or hasattr(network, "batched_activations"):
+        return False
+    if device.type == "cpu":
+        return precision == "mixed"
+    if not has_bfloat16() and precision == "mixed":
+        raise found("training.precision", precision, "auto or float32 (this GPU has no bfloat16)")
+    return has_bfloat16()
+
+
+def has_bfloat16() -> bool:
+    return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _together(arms: list[Arm]) -> Arm:

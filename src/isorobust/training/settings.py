@@ -17,3 +17,4 @@ class TrainingSettings(Settings):
     learning_rate: Annotated[float, Field(gt=0, le=100)]  # of Adam
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     seeds: Literal["stacked", "loop", "auto"] = "auto"  # auto: stacked for MLPs, where it is faster
+    precision: Literal["auto", "mixed", "float32"] = "auto"  # of networks with convolutions; auto: mixed on a GPU
