@@ -33,11 +33,11 @@ def attack(arm: str, data: Path, models: Path, results: Path) -> tracking.Record
     model, metrics, verdicts = models / f"{arm}.safetensors", results / f"{arm}.json", results / f"{arm}.npz"
     if skipped.is_skipped(model):
         return skipped.write_attacked(metrics, verdicts)
-    from isorobust.attacks.arm import attack_arm
-    from isorobust.attacks.units import Store
     from isorobust.common import artifacts
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
+    from isorobust.evaluation.arm import attack_arm
+    from isorobust.evaluation.units import Store
     from isorobust.networks.checkpoint import Checkpoint
 
     settings = load(Params.read())

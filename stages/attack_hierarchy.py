@@ -35,7 +35,7 @@ def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
     if skipped.is_skipped(model):
         return artifacts.write_json(metrics, skipped.MARK)
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.hierarchy.evaluate import attack_hierarchies
     from isorobust.networks.checkpoint import Checkpoint
 

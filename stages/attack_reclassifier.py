@@ -32,10 +32,10 @@ def attack(name: str, data: Path, models: Path, results: Path) -> tracking.Recor
     model, metrics, verdicts = models / f"{name}.safetensors", results / f"{name}.json", results / f"{name}.npz"
     if skipped.is_skipped(model):
         return skipped.write_attacked(metrics, verdicts)
-    from isorobust.attacks.units import Store
     from isorobust.common import artifacts
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
+    from isorobust.evaluation.units import Store
     from isorobust.networks.checkpoint import Checkpoint
     from isorobust.reclassifier.attack import attack_reclassifier
 

@@ -39,9 +39,9 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
         return skipped.write_measured(metrics, arrays)
     from isorobust.common import artifacts
     from isorobust.common.runtime import describe, prepare
+    from isorobust.common.splits import read_split
     from isorobust.connectivity.arms import networks
     from isorobust.connectivity.measure import measure
-    from isorobust.data.splits import read_split
     from isorobust.networks.checkpoint import Checkpoint
 
     device = prepare(settings.device, settings.threads)

@@ -39,8 +39,8 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
         return skipped.write_measured(metrics, arrays)
     from isorobust.common import artifacts
     from isorobust.common.runtime import describe, prepare
+    from isorobust.common.splits import read_split
     from isorobust.connectivity.arms import networks
-    from isorobust.data.splits import read_split
     from isorobust.detection.measure import measure
     from isorobust.networks.checkpoint import Checkpoint
 

@@ -20,8 +20,8 @@ def load(params: Params) -> DataSettings:
 
 def download(folder: Path, results: Path) -> tracking.Record:
     from isorobust.common import artifacts
+    from isorobust.common.splits import write_split
     from isorobust.data.sources import make
-    from isorobust.data.splits import write_split
 
     settings, metrics = load(Params.read()), results / "data.json"
     source = choose(settings.sets, settings.name, "params.yaml: data.name")

@@ -33,7 +33,7 @@ def geometry(arm: str, data: Path, models: Path, results: Path) -> tracking.Reco
         return skipped.write_measured(metrics, arrays)
     from isorobust.common import artifacts
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.geometry.arm import measure_arm
     from isorobust.networks.checkpoint import Checkpoint
 

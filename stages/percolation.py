@@ -51,7 +51,7 @@ def percolation(data: Path, results: Path) -> tracking.Record | None:
     if settings.percolation == SKIP:
         return artifacts.write_json(metrics, skipped.MARK)
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.percolation.measure import percolation
 
     device = prepare(settings.device, settings.threads)

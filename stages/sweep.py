@@ -59,7 +59,7 @@ def sweep(arm: str, data: Path, results: Path) -> tracking.Record | None:
     if settings.block == SKIP:
         return skipped.write_swept(metrics, table)
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.sweep.grid import sweep as run_sweep
 
     device = prepare(settings.device, settings.threads)

@@ -52,7 +52,7 @@ def train(arm: str, data: Path, models: Path, results: Path, sweep: Path | None 
     if settings.arm == SKIP:
         return skipped.write_trained(model, metrics, curves)
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.training.arm import train_arm
 
     device = prepare(settings.device, settings.threads)

@@ -45,7 +45,7 @@ def train(data: Path, models: Path, results: Path) -> tracking.Record | None:
     if settings.hierarchy == SKIP:
         return skipped.write_trained(model, metrics, curves)
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.hierarchy.train import train_hierarchies
 
     device = prepare(settings.device, settings.threads)

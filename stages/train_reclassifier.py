@@ -45,7 +45,7 @@ def train(name: str, base_model: Path, data: Path, models: Path, results: Path) 
         artifacts.write_csv(ablation, ["changed"], [])
         return skipped.write_trained(model, metrics, curves)
     from isorobust.common.runtime import describe, prepare
-    from isorobust.data.splits import read_split
+    from isorobust.common.splits import read_split
     from isorobust.fine_tuning.ablation import ablate
     from isorobust.fine_tuning.train import train_reclassifier
     from isorobust.networks.checkpoint import Checkpoint

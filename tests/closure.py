@@ -14,7 +14,7 @@ EXEMPT = (
     "isorobust.schema",
     "stages.base",
 )
-WHOLE = "isorobust.common"
+WHOLE = ("isorobust.common", "isorobust.networks", "isorobust.attacks", "isorobust.evaluation")
 
 
 def path_of(module: str) -> Path | None:
@@ -37,11 +37,11 @@ def imports(file: Path) -> set[str]:
     return {name for name in found if name.split(".")[0] in ("isorobust", "stages")}
 
 
-def closure(module: str, exempt: tuple[str, ...] = EXEMPT, whole: str = WHOLE) -> set[str]:
+def closure(module: str, exempt: tuple[str, ...] = EXEMPT, whole: tuple[str, ...] = WHOLE) -> set[str]:
     """Files, relative to the root; packages' `__init__` hold no code that decides outputs and are left out.
 
-    Who imports one module of the package `whole` depends on all of them: DVC takes as long over each dep of each stage,
-    and nearly every stage needs nearly all of these.
+    Who imports one module of a package in `whole` depends on all of them: DVC takes as long over each dep of each stage,
+    and who needs one of these nearly always needs nearly all.
     """
     seen: set[str] = set()
     queue = [module]
@@ -51,7 +51,8 @@ def closure(module: str, exempt: tuple[str, ...] = EXEMPT, whole: str = WHOLE) -
             continue
         seen.add(name)
         queue += imports(path_of(name))
-        if whole and name.startswith(f"{whole}."):
-            queue += [f"{whole}.{file.stem}" for file in path_of(whole).parent.glob("*.py") if file.stem != "__init__"]
+        package = name.rpartition(".")[0]
+        if package in whole:
+            queue += [f"{package}.{file.stem}" for file in path_of(package).parent.glob("*.py") if file.stem != "__init__"]
     files = {path_of(name) for name in seen}
     return {str(file.relative_to(ROOT)) for file in files if file.name != "__init__.py"}

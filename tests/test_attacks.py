@@ -9,12 +9,12 @@ from torch import nn
 
 from isorobust.attacks import perturb as perturb_module
 from isorobust.attacks import settings
-from isorobust.attacks.checks import run_checks
-from isorobust.attacks.evaluate import Bench, Victim, evaluate
 from isorobust.attacks.perturb import ATTACKS, Problem, compose, perturb, worst_case_parts
-from isorobust.attacks.units import Store, Unit
 from isorobust.common.params import check
 from isorobust.errors import UserError
+from isorobust.evaluation.checks import run_checks
+from isorobust.evaluation.evaluate import Bench, Victim, evaluate
+from isorobust.evaluation.units import Store, Unit
 from isorobust.verdicts import points_of, ran_at
 
 OPTIONS = {
@@ -336,7 +336,7 @@ def test_results_kept_from_other_code_are_noticed(trained, splits, tmp_path, mon
 
 
 def test_a_check_that_is_not_a_number_has_failed():
-    from isorobust.attacks.checks import Check
+    from isorobust.evaluation.checks import Check
 
     assert not Check(float("nan"), 1.0).as_dict()["passed"]
 
@@ -344,8 +344,8 @@ def test_a_check_that_is_not_a_number_has_failed():
 def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, splits, tmp_path, monkeypatch):
     first, _ = evaluated([trained], splits, tmp_path)
     calls = []
-    for module in ("evaluate", "judge"):
-        monkeypatch.setattr(f"isorobust.attacks.{module}.perturb", lambda *a: calls.append(a[0]) or perturb(*a))
+    for module in ("evaluation.evaluate", "attacks.judge"):
+        monkeypatch.setattr(f"isorobust.{module}.perturb", lambda *a: calls.append(a[0]) or perturb(*a))
     monkeypatch.setattr("isorobust.attacks.judge.compose", lambda *a: calls.append("worst-case") or compose(*a))
     second, _ = evaluated([trained], splits, tmp_path)
     assert calls == ["pgd"], "only the examples for the figures are made anew"
@@ -393,11 +393,11 @@ def test_units_are_named_by_content_and_a_damaged_one_is_made_again(tmp_path):
 def test_the_code_that_decides_a_unit_is_all_named():
     from closure import closure
 
-    from isorobust.attacks.evaluate import UNIT_CODE
+    from isorobust.evaluation.evaluate import UNIT_CODE
 
     settled = {"attacks/settings.py", "networks/settings.py", "common/params.py"}  # their values stand in the unit's key
     needed = {
-        f.removeprefix("src/isorobust/") for m in ("attacks.judge", "networks.zoo") for f in closure(f"isorobust.{m}", whole="")
+        f.removeprefix("src/isorobust/") for m in ("attacks.judge", "networks.zoo") for f in closure(f"isorobust.{m}", whole=())
     }
     assert needed - settled == set(UNIT_CODE)
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from isorobust.common.splits import Split, read_split, stratified, write_split
 from isorobust.data import settings
 from isorobust.data.sources import make
-from isorobust.data.splits import Split, read_split, stratified, write_split
 from isorobust.errors import UserError
 
 

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import NETWORKS
+from scipy.stats import spearmanr
 from torch import nn
 
 from isorobust.attacks.perturb import nearest
 from isorobust.common import artifacts
 from isorobust.common.params import check
-from isorobust.data.splits import Split
+from isorobust.common.splits import Split
+from isorobust.common.statistics import difference, mean_over_seeds
 from isorobust.errors import UserError
 from isorobust.geometry import arm, measure
 from isorobust.geometry.settings import GeometrySettings
@@ -298,3 +300,30 @@ def test_the_figure_is_the_same_for_the_same_numbers():
     numbers, _ = arm.measure_arm(*planted(lambda d: d), PLANTED, torch.device("cpu"))
     made = [png(plots.geometry([(f"arm {i}", numbers) for i in range(count)])) for count in (1, 1, 12)]
     assert made[0] == made[1] != made[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shared", [0.0, 0.7, 0.95], ids="images-share-{}".format)
+@pytest.mark.parametrize("spread", [0.0, 0.3], ids="seeds-spread-{}".format)
+def test_the_interval_of_distortion_against_distance_covers_new_seeds_and_new_images(spread, shared):
+    """Normal pairs of correlation r: their Spearman correlation is 6 / pi asin(r / 2). `shared`: how alike seeds see images."""
+    generator, own = np.random.default_rng(0), np.sqrt(1 - shared**2)
+    seeds, images, runs = 5, 60, 200
+
+    def correlations(count):
+        return np.clip(0.3 + spread * generator.standard_normal(count), -0.95, 0.95)
+
+    truth = np.mean(6 / np.pi * np.arcsin(correlations(100_000) / 2))
+    crossed, over_seeds = [], []
+    for _ in range(runs):
+        noise = shared * generator.standard_normal((2, 1, images)) + own * generator.standard_normal((2, seeds, images))
+        r = correlations(seeds)[:, None]
+        distance, distortion = noise[0], r * noise[0] + np.sqrt(1 - r**2) * noise[1]
+        parts = np.stack([measure.spearman_pseudo_values(*rows) for rows in zip(distance, distortion)])
+        found = difference(parts, np.zeros_like(parts))
+        _, lo, hi = mean_over_seeds([spearmanr(*rows).statistic for rows in zip(distance, distortion)])
+        crossed.append(found.lo <= truth <= found.hi)
+        over_seeds.append(lo <= truth <= hi)
+    assert 0.9 <= np.mean(crossed) <= 0.98
+    if shared == 0.95:
+        assert np.mean(over_seeds) < 0.93 if spread else np.mean(over_seeds) < 0.5

@@ -105,6 +105,22 @@ MISTAKES = {
         "hidden.7",
         "layers: found 'hidden.7'; allowed: 'last' or 'all'",
     ),
+    "a value for a block": (
+        (*M, "geometry"),
+        5,
+        "geometry: found 5; allowed: a block with the keys bins, boundary_images, fab_steps",
+    ),
+    "a value for a block in a block": (
+        (*M, "connectivity", "bypass"),
+        "none",
+        "bypass: found 'none'; allowed: a block with the keys closeness, learning_rate",
+    ),
+    "a value for a term": (
+        (*M, "arms", "isometric", "isometry"),
+        0.1,
+        "isometry: found 0.1; allowed: a block with the keys beta",
+    ),
+    "a value for a block of attacks": ((*M, "attack", "attacks"), "pgd", "attacks: found 'pgd'; allowed: a block"),
     "unknown key of a term": ((*M, "arms", "isometric", "isometry", "betta"), 1.0, "unknown key"),
     "grid of an unknown number": ((*ALL, "arms", "isometric-tuned", "isometry_grid", "gamma"), [1.0], "gamma: unknown key"),
     "grid with a bad value": ((*ALL, "arms", "isometric-tuned", "isometry_grid", "scale"), [1.0, 0.0], "scale: found 0.0"),

@@ -157,7 +157,7 @@ def test_the_other_attacks_settings_never_retrain(copied):
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("src/isorobust/attacks/checks.py", {f"attack@{arm}" for arm in (*ARMS, "reclassifier")}),
+        ("src/isorobust/evaluation/checks.py", {f"attack@{arm}" for arm in (*ARMS, "reclassifier")}),
         ("src/isorobust/reclassifier/attack.py", {"attack@reclassifier"}),
         ("src/isorobust/compare/tables.py", {"compare"}),
         ("src/isorobust/tracking.py", set()),

@@ -13,9 +13,9 @@ from torch import nn
 
 import isorobust
 from isorobust.attacks.perturb import worst_case_parts
-from isorobust.attacks.units import Store
 from isorobust.common.params import check
 from isorobust.errors import UserError
+from isorobust.evaluation.units import Store
 from isorobust.fine_tuning.ablation import ablate
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.fine_tuning.train import train_reclassifier
@@ -419,6 +419,18 @@ def test_batch_dependence_is_seen_and_the_frozen_mode_has_none(attacked):
     for kind in (*batch["size"].values(), *batch["mix"].values(), batch["frozen"]):
         assert kind["pgd"]["value"] <= kind["clean"]["value"]
     assert 0 <= batch["flips"]["value"] <= 1
+
+
+def test_the_code_that_decides_a_unit_of_a_plug_in_is_all_named():
+    from closure import closure
+
+    from isorobust.reclassifier.batches import CODE
+
+    # The settings' values stand in the unit's key; of verdicts.py only a type's name is used.
+    settled = {f"{name}/settings.py" for name in ("attacks", "networks", "reclassifier")} | {"common/params.py", "verdicts.py"}
+    modules = ("attacks.judge", "networks.zoo", "reclassifier.network", "reclassifier.whole_batches")
+    needed = {f.removeprefix("src/isorobust/") for m in modules for f in closure(f"isorobust.{m}", whole=())}
+    assert needed - settled == set(CODE)
 
 
 def test_sensitivity_is_the_change_of_centred_logits_per_unit_of_features(tuned, splits):

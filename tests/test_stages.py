@@ -8,7 +8,7 @@ import yaml
 from conftest import NETWORKS, ROOT, tiny_recipe
 
 from isorobust.common import artifacts
-from isorobust.data.splits import Split, read_split, write_split
+from isorobust.common.splits import Split, read_split, write_split
 from isorobust.errors import UserError
 from isorobust.hierarchy import network as hierarchy
 from isorobust.hierarchy.settings import BlockSettings

@@ -158,7 +158,8 @@ def test_declared_params_are_those_read(name):
     LOADERS[name](params)
     keys = {"${data.name}": data, "${item}": "torus" if name == "toys" else "jacobian", "${key}": "jacobian-isometric-tuned"}
     declared = {re.sub(r"\$\{[a-z.]+\}", lambda match: keys[match[0]], key) for key in STAGES[name]["params"]}
-    assert declared == set(params.asked)
+    # Keys and paths hold the data set's name; that alone re-runs a stage when it changes.
+    assert declared - {"data.name"} == set(params.asked) - {"data.name"}
 
 
 def test_every_key_of_a_recipe_is_read_by_a_stage():
@@ -274,10 +275,10 @@ def test_imports_go_one_way():
             assert not any(m.startswith("stages") for m in used), name
         if not name.startswith(("isorobust.commands", "stages")):
             assert "isorobust.tracking" not in used, name
-        if name.startswith("isorobust.attacks"):
+        if name.startswith(("isorobust.attacks", "isorobust.evaluation")):
             assert not any(m.startswith(("isorobust.training", "isorobust.compare")) for m in used), name
         if name.startswith("isorobust.training"):
-            assert not any(m.startswith(("isorobust.attacks", "isorobust.compare")) for m in used), name
+            assert not any(m.startswith(("isorobust.attacks", "isorobust.evaluation", "isorobust.compare")) for m in used), name
 
 
 def test_importing_the_package_imports_nothing_heavy():

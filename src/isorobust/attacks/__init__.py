@@ -1,1 +1,1 @@
-"""Adversarial attacks, their evaluation per sample, and checks on the evaluation itself."""
+"""Adversarial attacks: images, labels and a model in, adversarial images out, and who stands under them."""

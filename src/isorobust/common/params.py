@@ -154,6 +154,9 @@ def check(kind: type[T], value: Any, where: Where, whole: bool = True) -> T | No
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
         problems = [problem for problem in error.errors() if whole or problem["type"] != "missing"]
+        # Of a block that could be a word instead, what is wrong inside it is told, not that it is no word.
+        words = [p for p in problems if p["type"] == "literal_error" and isinstance(p["input"], dict)]
+        problems = [problem for problem in problems if problem not in words] or words
     if problems:
         raise UserError("\n".join(_explain(kind, value, where, problem) for problem in problems))
     return None
@@ -175,6 +178,9 @@ def _explain(kind, value: Any, where: Where, problem) -> str:
             return f"{key}.{problem['ctx']['discriminator'].strip(chr(39))}: found {problem['ctx']['tag']!r}; allowed: {allowed}"
         case "union_tag_not_found":
             return f"{key}: key {problem['ctx']['discriminator']} is missing; it says which kind of block this is"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            keys = ", ".join(sorted(_fields(kind, problem["loc"])))
+            return f"{key}: found {problem['input']!r}; allowed: a block{f' with the keys {keys}' if keys else ''}"
     text = problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"{key}: found {problem['input']!r}; allowed: {text}"
 

@@ -34,5 +34,9 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
 
 def named(tree: dict[str, Any], arm: str, shown: str | None = None) -> str:
     """An arm as every table writes it beside its numbers: `arm (failed: check, ...)`; `shown`: what to call it there."""
-    failed = tree.get("primary", {}).get("failed-checks", {}).get(arm, [])
-    return (shown or arm) + (f" (failed: {', '.join(failed)})" if failed else "")
+    return beside(shown or arm, tree.get("primary", {}).get("failed-checks", {}).get(arm, []))
+
+
+def beside(name: str, failed: list[str]) -> str:
+    """A name with the checks that failed beside it."""
+    return name + (f" (failed: {', '.join(failed)})" if failed else "")

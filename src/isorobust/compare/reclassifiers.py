@@ -9,7 +9,7 @@ import numpy as np
 
 from isorobust.claims import verdict
 from isorobust.common import artifacts
-from isorobust.compare.cells import NORM_TITLES, markdown, percent, points
+from isorobust.compare.cells import NORM_TITLES, beside, markdown, percent, points
 from isorobust.compare.results import ArmResults
 from isorobust.drawing import Figure, plt
 
@@ -58,24 +58,29 @@ def table(found: dict[str, dict[str, Any]]) -> str:
             own = [attacked["surrogates"][mode][norm][eps] for mode in COLUMNS]
             others = [attacked[key][norm][eps] for key in ("msa", "adaptive", "alone", "base")]
             cells = [percent(estimate) for estimate in (attacked["clean"], attacked["base-clean"], *own, *others)]
-            rows.append([name, f"{NORM_TITLES[norm]} {eps}", *cells])
+            rows.append([_named(name, parts), f"{NORM_TITLES[norm]} {eps}", *cells])
     header = ["plug-in", "ball", "clean", "base, clean", *COLUMNS.values(), "**mixed surrogates**"]
     return markdown([*header, "and adaptive", "one among clean", "base, worst case"], rows)
+
+
+def _named(name: str, parts: dict[str, Any]) -> str:
+    return beside(name, [check for check, result in parts["attacked"]["checks"].items() if not result["passed"]])
 
 
 def claims_table(found: dict[str, dict[str, Any]]) -> str:
     rows = []
     for name, parts in found.items():
+        shown = _named(name, parts)
         for key, title in CLAIMS.items():
             claim = parts["attacked"]["claims"][key]
             if key == "fc-more-sensitive":
                 for measure, one in claim.items():
                     told = f"{one['value']:+.3f} [{one['lo']:+.3f}, {one['hi']:+.3f}]"
-                    rows.append([name, f"{title}: {SENSITIVITY[measure]}", "", told, verdict(one["lo"], one["hi"])])
+                    rows.append([shown, f"{title}: {SENSITIVITY[measure]}", "", told, verdict(one["lo"], one["hi"])])
                 continue
             for norm, by_eps in claim.items():
                 for eps, change in by_eps.items():
-                    rows.append([name, title, f"{NORM_TITLES[norm]} {eps}", points(change), verdict(change["lo"], change["hi"])])
+                    rows.append([shown, title, f"{NORM_TITLES[norm]} {eps}", points(change), verdict(change["lo"], change["hi"])])
     return markdown(["plug-in", "claim", "ball", "difference (points; logits)", "verdict"], rows)
 
 

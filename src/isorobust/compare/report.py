@@ -44,8 +44,9 @@ DETECTION_NOTE = (
     "nothing of what lies between. *Fitted*: logistic regression on the curves and the image's loss, fitted to FGSM images "
     "of training data; its control is fitted to the loss alone. *Equal loss*: images of another class changed until their "
     "loss is that of a validation image. *Adaptive*: share of fooling images above the threshold, which 5 % of clean "
-    "validation images exceed, under the attack that knows the detector, tried on images that PGD fools; n, the images that"
-    " it fooled in any seed. *endpoint-loss* and *max-softmax* rank alike, and *fitted-loss* up to its sign."
+    "validation images exceed, under the attack that knows the detector, tried on images that PGD fools, and where those are too "
+    "few on others; n, the images that it fooled in any seed. *endpoint-loss* and *max-softmax* rank alike, and "
+    "*fitted-loss* up to its sign."
 )
 
 

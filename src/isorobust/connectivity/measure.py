@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, generator
+from isorobust.common.splits import Split
 from isorobust.common.statistics import mean, rate
 from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
 from isorobust.connectivity.settings import ConnectivitySettings
-from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.progress import say
 from isorobust.ranking import contrasts, over_seeds

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from isorobust.common.splits import Split
 from isorobust.data.settings import Torchvision
-from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.progress import progress, say
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from isorobust.common.splits import Split, stratified
 from isorobust.data import settings
-from isorobust.data.splits import Split, stratified
 from isorobust.errors import UserError, found
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")

@@ -75,7 +75,8 @@ def attacked(
     """Every unseen and adaptive attack, the slow ones on fewer images.
 
     partners: images that nothing was fitted to and their classes, whose losses `matched` aims at. The adaptive
-    attacks get the first images that PGD fools, because what cannot be fooled says nothing of detection.
+    attacks get the first images that PGD fools, because what cannot be fooled says nothing of detection, and where
+    those are too few the first of the others.
     """
     model, chosen = detector.model, options.attacks
     everyone = torch.arange(len(images), device=images.device)

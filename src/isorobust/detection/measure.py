@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from isorobust.common.runtime import derive_seed
+from isorobust.common.splits import Split
 from isorobust.common.statistics import Estimate, mean
 from isorobust.connectivity.arms import predicted
-from isorobust.data.splits import Split
 from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
 from isorobust.detection.inputs import attacked, for_fitting, references
 from isorobust.detection.scores import ADAPTIVE, UNSEEN, auroc_values

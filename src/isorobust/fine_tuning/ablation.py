@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from isorobust.common.runtime import generator
+from isorobust.common.splits import Split
 from isorobust.common.statistics import rate
-from isorobust.data.splits import Split
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.fine_tuning.train import Numbers, fine_tune
 from isorobust.networks.checkpoint import Checkpoint

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from isorobust.common.params import Settings, check
+from isorobust.common.splits import Split
 from isorobust.common.statistics import interval_over_seeds, rate
-from isorobust.data.splits import Split
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.stack import Stack

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from isorobust.attacks.perturb import nearest
 from isorobust.claims import verdict
+from isorobust.common.splits import Split
 from isorobust.common.statistics import Estimate, difference, mean_over_seeds
-from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.geometry import measure
 from isorobust.geometry.settings import GeometrySettings

@@ -14,8 +14,8 @@ from isorobust.attacks.perturb import Problem, perturb
 from isorobust.claims import verdict
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed
+from isorobust.common.splits import Split
 from isorobust.common.statistics import mean, rate
-from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.network import LevelNetwork, load, trees_of

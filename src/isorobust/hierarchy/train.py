@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from isorobust.common.runtime import derive_seed
+from isorobust.common.splits import Split
 from isorobust.common.statistics import mean_over_seeds, rate
-from isorobust.data.splits import Split
 from isorobust.errors import UserError
 from isorobust.hierarchy.network import HierarchicalNetwork, build, hierarchical_loss
 from isorobust.hierarchy.settings import HierarchySettings

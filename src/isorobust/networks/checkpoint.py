@@ -15,7 +15,7 @@ from torch import nn
 
 from isorobust.common import artifacts
 from isorobust.common.params import check
-from isorobust.data.splits import Split
+from isorobust.common.splits import Split
 from isorobust.errors import UserError, found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import Network, build

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from isorobust.common.runtime import derive_seed
+from isorobust.common.splits import Split
 from isorobust.common.statistics import difference, rate
 from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.measure import measure
 from isorobust.connectivity.settings import ConnectivitySettings
-from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from isorobust.attacks.checks import UNBOUNDED, Check, of_models
 from isorobust.attacks.judge import judge_worst_case
 from isorobust.attacks.perturb import perturb, worst_case_parts
 from isorobust.attacks.settings import PGD
-from isorobust.attacks.units import Store, Unit
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
+from isorobust.common.splits import Split
 from isorobust.common.statistics import difference, interval_over_seeds, rate
-from isorobust.data.splits import Split
+from isorobust.evaluation.checks import UNBOUNDED, Check, of_models
+from isorobust.evaluation.units import Store, Unit
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.progress import say
 from isorobust.reclassifier.batches import Setup, by_batch, prepare

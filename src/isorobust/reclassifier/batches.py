@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 import isorobust
-from isorobust.attacks.evaluate import UNIT_CODE
 from isorobust.attacks.perturb import Problem
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, describe
-from isorobust.data.splits import Split
+from isorobust.common.splits import Split
 from isorobust.errors import found
+from isorobust.evaluation.evaluate import UNIT_CODE
 from isorobust.reclassifier.settings import ReclassifierAttack
 
 CODE = (*UNIT_CODE, *(f"reclassifier/{name}.py" for name in ("network", "prototypes", "whole_batches")))

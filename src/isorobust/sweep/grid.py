@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from isorobust.common.runtime import derive_seed, generator
+from isorobust.common.splits import Split
 from isorobust.common.statistics import rate
-from isorobust.data.splits import Split
 from isorobust.errors import found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.stack import Stack

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from isorobust.common.runtime import derive_seed
-from isorobust.data.splits import Split
+from isorobust.common.splits import Split
 from isorobust.toys.settings import Rings, Torus
 
 TURN = 2 * np.pi

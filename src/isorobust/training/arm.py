@@ -10,8 +10,8 @@ import torch
 
 from isorobust.common import artifacts
 from isorobust.common.runtime import derive_seed
+from isorobust.common.splits import Split
 from isorobust.common.statistics import mean_over_seeds, rate
-from isorobust.data.splits import Split
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build

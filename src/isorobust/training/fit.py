@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isorobust.common.runtime import generator
-from isorobust.data.splits import Split
+from isorobust.common.splits import Split
 from isorobust.errors import UserError, found
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import Network
@@ -103,9 +103,10 @@ def is_mixed(precision: str, network: Network, device: torch.device) -> bool:
         return False
     if device.type == "cpu":
         return precision == "mixed"
-    if not has_bfloat16() and precision == "mixed":
+    mixed = has_bfloat16()
+    if precision == "mixed" and not mixed:
         raise found("training.precision", precision, "auto or float32 (this GPU has no bfloat16)")
-    return has_bfloat16()
+    return mixed
 
 
 def has_bfloat16() -> bool:

@@ -13,12 +13,12 @@ import isorobust
 from isorobust.attacks import settings
 from isorobust.attacks.judge import judge, judge_worst_case, predict
 from isorobust.attacks.perturb import Problem, perturb, worst_case_parts
-from isorobust.attacks.units import Store, Unit
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, describe
-from isorobust.data.splits import Split
+from isorobust.common.splits import Split
 from isorobust.errors import UserError
+from isorobust.evaluation.units import Store, Unit
 from isorobust.verdicts import Arrays, points_of, ran_at
 
 # The modules that decide what a unit computes: an edit to one of them makes old units invalid.

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from isorobust.attacks.checks import run_checks
-from isorobust.attacks.evaluate import Bench, Evaluation, Victim, evaluate
 from isorobust.attacks.settings import AttackSettings
-from isorobust.attacks.units import Store
 from isorobust.common.params import eps_key
+from isorobust.common.splits import Split
 from isorobust.common.statistics import rate
-from isorobust.data.splits import Split
+from isorobust.evaluation.checks import run_checks
+from isorobust.evaluation.evaluate import Bench, Evaluation, Victim, evaluate
+from isorobust.evaluation.units import Store
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.progress import say
 from isorobust.verdicts import Arrays

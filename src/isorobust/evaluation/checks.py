@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isorobust.attacks import settings
-from isorobust.attacks.evaluate import Bench, Evaluation, Victim, radius_of_interest
 from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import perturb, untouched
 from isorobust.common.params import eps_key
+from isorobust.evaluation.evaluate import Bench, Evaluation, Victim, radius_of_interest
 from isorobust.verdicts import points_of, ran_at
 
 BLACK_BOX = ("noise", "transfer", "square")
@@ -37,7 +37,7 @@ class Check(NamedTuple):
 
 
 def run_checks(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> dict[str, dict]:
-    """All checks that apply, by name; the meaning of each stands beside its code and in docs/results.md."""
+    """All checks that apply, by name; the meaning of each stands beside its code and in docs/methods.md."""
     count = bench.options.check_images
     checks = {
         **_of_flags(evaluation, bench),
