@@ -18,6 +18,7 @@ class Settings(NamedTuple):
     data: str
     arms: dict  # the recipe's blocks, in the order of the list `arms`
     plug_ins: list[str]
+    setup: dict  # the recipe's blocks `network` and `training`, which tables name
     compare: CompareSettings
     connectivity: object = None  # None: the recipe skips it
 
@@ -28,24 +29,25 @@ def load(params: Params) -> Settings:
     blocks = params.get("recipes", data, "arms")
     arms = {arm: choose(blocks, arm, f"{params.name}: recipes.{data}.arms") for arm in params.block(list[str], "arms")}
     plug_ins = list(params.block(dict[str, str], "reclassifiers"))
+    setup = {"network": params.get("recipes", data, "network"), "training": params.recipe(dict, data, "training")}
     compared = params.recipe(CompareSettings, data, "compare")
     if params.get("recipes", data, "connectivity") == SKIP:
-        return Settings(data, arms, plug_ins, compared)
-    return Settings(data, arms, plug_ins, compared, params.recipe(ConnectivitySettings, data, "connectivity"))
+        return Settings(data, arms, plug_ins, setup, compared)
+    return Settings(data, arms, plug_ins, setup, compared, params.recipe(ConnectivitySettings, data, "connectivity"))
 
 
 def compare(results: Path, metrics: Path) -> tracking.Record:
     from isorobust.compare.publish import publish
 
-    settings = load(Params.read())
-    publish(results, metrics, settings.arms, settings.plug_ins, settings.compare, settings.connectivity, settings.data)
+    data, arms, plug_ins, setup, *settings = load(Params.read())
+    publish(results, metrics, data, arms, plug_ins, setup, *settings)
     extra = (
         metrics / "compare.json",
         metrics / "report.md",
         *sorted(metrics.glob("*.png")),
         *sorted((results / "figures").glob("*.png")),
     )
-    return tracking.Record("compare", None, settings.data, metrics / "summary.json", extra=extra)
+    return tracking.Record("compare", None, data, metrics / "summary.json", extra=extra)
 
 
 if __name__ == "__main__":

@@ -263,6 +263,14 @@ def test_the_line_of_counts_tells_the_worst_cases_seeds_of_every_arm():
     assert "(plug: 50 images, 2 seeds, mixed surrogates)" in tables.counts_line(tree)
 
 
+def test_the_line_of_counts_tells_the_networks_and_their_training():
+    tree = compare([arm("baseline", 0.5), arm("isometric", 0.8)], SETTINGS, "d", TWINS)
+    network = {"name": "conv-features", "channels": [32, 64], "width": 500, "hidden_layers": 4}
+    tree["setup"] = {"network": network, "training": {"epochs": 10, "batch_size": 100, "learning_rate": 1e-3}}
+    told = "Networks: conv-features, channels 32 64, width 500, hidden layers 4; 10 epochs, batches of 100, learning rate 0.001."
+    assert tables.counts_line(tree).endswith(f"seeds and images. {told}")
+
+
 def test_an_arm_whose_base_was_tuned_with_it_is_no_twin():
     blocks = {
         "baseline": {"objective": "cross-entropy"},

@@ -24,20 +24,22 @@ DETECTION_FIGURE, PERCOLATION_FIGURE = "detection.png", "percolation.png"
 def publish(
     results_dir: Path,
     metrics_dir: Path,
+    data: str,
     arms: dict[str, Any],
     plug_ins: list[str],
+    setup: dict[str, Any],
     settings: CompareSettings,
     paths: ConnectivitySettings | None,
-    data: str,
 ) -> dict[str, Any]:
     """Compare the arms and write everything; gives the tree of compare.json. Nothing is written before all is computed.
 
     `arms`: the recipe's blocks by name, in the order of tables; `plug_ins`: the reclassifiers' names;
-    `paths`: the recipe's block `connectivity`, or None.
+    `setup`: the recipe's blocks `network` and `training`; `paths`: its block `connectivity`, or None.
     """
     twins, tuned, retuned = twins_of(arms)
     results = read(results_dir, list(arms))
     tree = compare(results, settings, data, twins, retuned)
+    tree["setup"] = setup
     names = {arm: cells.named(tree, arm) for arm in tree["arms"]}
     hierarchy = artifacts.read_json(results_dir / "hierarchy" / "attack.json")
     tree["hierarchy"] = {} if hierarchy.get("skipped") else hierarchy

@@ -65,7 +65,21 @@ def counts_line(tree: dict[str, Any]) -> str:
         aside = "; ".join(f"{', '.join(arms)}: {told}" for told, arms in others.items())
         worst = f"worst case the first {images} of them on the first {seeds} seeds"
         parts.append(worst + (f" ({aside})" if aside else ""))
-    return "n: " + ", ".join(parts) + ". Percent, with 95 % intervals over seeds and images."
+    return "n: " + ", ".join(parts) + ". Percent, with 95 % intervals over seeds and images." + _setup(tree)
+
+
+def _setup(tree: dict[str, Any]) -> str:
+    """The networks and their training in a sentence; nothing for results from before they were written down."""
+    if not tree.get("setup"):
+        return ""
+    network, training = tree["setup"]["network"], tree["setup"]["training"]
+    told = [network["name"], *(f"{key.replace('_', ' ')} {_line(value)}" for key, value in network.items() if key != "name")]
+    numbers = f"{training['epochs']} epochs, batches of {training['batch_size']}, learning rate {training['learning_rate']:g}"
+    return f" Networks: {', '.join(told)}; {numbers}."
+
+
+def _line(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _worst_counts(numbers: dict[str, Any]) -> tuple[int, int] | None:
