@@ -19,6 +19,13 @@ from isorobust.objectives.settings import twin_of
 ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE = "robust-accuracy.png", "complementarity.png", "geometry.png"
 RECLASSIFIER_FIGURE, CONNECTIVITY_FIGURE = "reclassifier.png", "connectivity.png"
 DETECTION_FIGURE, PERCOLATION_FIGURE = "detection.png", "percolation.png"
+STUDIES = {  # part of the tree -> its figure, which says nothing where the recipe skips the study
+    "geometry": GEOMETRY_FIGURE,
+    "reclassifiers": RECLASSIFIER_FIGURE,
+    "connectivity": CONNECTIVITY_FIGURE,
+    "percolation": PERCOLATION_FIGURE,
+    "detection": DETECTION_FIGURE,
+}
 
 
 def publish(
@@ -67,13 +74,8 @@ def publish(
         files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*csv_rows.curve_rows(results, arms, column))
     files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(csv_rows.CSV_HEADER, csv_rows.long_rows(tree))
     files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*csv_rows.factorial_rows(tree))
-    files[metrics_dir / "report.md"] = report(
-        tree,
-        [
-            *(ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE, RECLASSIFIER_FIGURE),
-            *(CONNECTIVITY_FIGURE, PERCOLATION_FIGURE, DETECTION_FIGURE),
-        ],
-    ).encode()
+    figures = [ROBUST_FIGURE, FACTORIAL_FIGURE, *(name for part, name in STUDIES.items() if tree[part])]
+    files[metrics_dir / "report.md"] = report(tree, figures).encode()
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
     for path, content in files.items():
         artifacts.write_bytes(path, content)
