@@ -55,6 +55,14 @@ def test_committed_figures_are_those_the_readme_shows():
     assert listed and all(f"]({name})" in text for name in listed)
 
 
+@pytest.mark.parametrize("data", DATA)
+def test_a_report_links_only_figures_that_are_committed(data):
+    folder = ROOT / "metrics" / data
+    figures = re.findall(r"\]\((\S+\.png)\)", (folder / "report.md").read_text())
+    assert "robust-accuracy.png" in figures
+    assert [name for name in figures if not (folder / name).exists()] == []
+
+
 def test_results_besides_the_locked_data_set_carry_provenance(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert provenance.locked_data() in DATA

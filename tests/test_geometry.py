@@ -325,5 +325,5 @@ def test_the_interval_of_distortion_against_distance_covers_new_seeds_and_new_im
         crossed.append(found.lo <= truth <= found.hi)
         over_seeds.append(lo <= truth <= hi)
     assert 0.9 <= np.mean(crossed) <= 0.98
-    if shared == 0.95:
-        assert np.mean(over_seeds) < 0.93 if spread else np.mean(over_seeds) < 0.5
+    if shared == 0.95 and not spread:
+        assert np.mean(over_seeds) < 0.5, "what an interval over seeds alone would promise"

@@ -11,6 +11,7 @@ from isorobust import claims
 from isorobust.claims import HOLDS, REFUTED, UNDECIDED
 from isorobust.common.params import eps_key
 from isorobust.common.statistics import LEVEL, difference, rate
+from isorobust.compare.cells import failed
 from isorobust.compare.results import ArmResults
 from isorobust.compare.settings import CompareSettings
 from isorobust.errors import UserError
@@ -58,8 +59,7 @@ def add_reclassifiers(
         tree["arms"][one.arm] = _arm(one)
         tree["differences"][f"{one.arm}-vs-{reference.arm}"] = _differences(one, reference)
         tree["checks"][one.arm] = one.attacked["checks"]
-        failed = [name for name, check in one.attacked["checks"].items() if not check["passed"]]
-        tree["primary"]["failed-checks"][one.arm] = failed
+        tree["primary"]["failed-checks"][one.arm] = failed(one.attacked["checks"])
 
 
 def _arm(result: ArmResults) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _primary(tree: dict[str, Any], settings: CompareSettings) -> dict[str, Any]:
         "attack": primary.attack,
         "norm": primary.norm,
         "eps": points,
-        "failed-checks": {arm: [n for n, c in checks.items() if not c["passed"]] for arm, checks in tree["checks"].items()},
+        "failed-checks": {arm: failed(checks) for arm, checks in tree["checks"].items()},
     }
 
 

@@ -37,6 +37,11 @@ def named(tree: dict[str, Any], arm: str, shown: str | None = None) -> str:
     return beside(shown or arm, tree.get("primary", {}).get("failed-checks", {}).get(arm, []))
 
 
-def beside(name: str, failed: list[str]) -> str:
+def failed(checks: dict[str, dict[str, Any]]) -> list[str]:
+    """Names of the checks that did not pass."""
+    return [name for name, check in checks.items() if not check["passed"]]
+
+
+def beside(name: str, checks: list[str]) -> str:
     """A name with the checks that failed beside it."""
-    return name + (f" (failed: {', '.join(failed)})" if failed else "")
+    return name + (f" (failed: {', '.join(checks)})" if checks else "")

@@ -9,7 +9,7 @@ import numpy as np
 
 from isorobust.claims import verdict
 from isorobust.common import artifacts
-from isorobust.compare.cells import NORM_TITLES, beside, markdown, percent, points
+from isorobust.compare.cells import NORM_TITLES, beside, failed, markdown, percent, points
 from isorobust.compare.results import ArmResults
 from isorobust.drawing import Figure, plt
 
@@ -64,7 +64,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def _named(name: str, parts: dict[str, Any]) -> str:
-    return beside(name, [check for check, result in parts["attacked"]["checks"].items() if not result["passed"]])
+    return beside(name, failed(parts["attacked"]["checks"]))
 
 
 def claims_table(found: dict[str, dict[str, Any]]) -> str:
