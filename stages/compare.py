@@ -10,7 +10,6 @@ from isorobust import tracking
 from isorobust.common.params import SKIP, Params
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import ConnectivitySettings
-from isorobust.errors import choose
 from stages import base
 
 
@@ -26,8 +25,8 @@ class Settings(NamedTuple):
 def load(params: Params) -> Settings:
     """All that this stage reads of params.yaml."""
     data = params.get("data", "name")
-    blocks = params.get("recipes", data, "arms")
-    arms = {arm: choose(blocks, arm, f"{params.name}: recipes.{data}.arms") for arm in params.block(list[str], "arms")}
+    blocks = params.arms(data)
+    arms = {arm: blocks[arm] for arm in params.block(list[str], "arms")}
     plug_ins = list(params.block(dict[str, str], "reclassifiers"))
     setup = {"network": params.get("recipes", data, "network"), "training": params.recipe(dict, data, "training")}
     compared = params.recipe(CompareSettings, data, "compare")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from isorobust import tracking
 from isorobust.common import artifacts, skipped
-from isorobust.common.params import SKIP, Params, check
+from isorobust.common.params import SKIP, Params
 from isorobust.errors import found
 from stages import base
 
@@ -27,20 +27,21 @@ class Settings(NamedTuple):
 def load(params: Params, arm: str) -> Settings:
     """All that this stage reads of params.yaml."""
     data = params.get("data", "name")
-    blocks = {arm: params.get("recipes", data, "arms", arm)}
+    blocks = params.arms(data, arm)
     if blocks[arm] == SKIP:
         return Settings(data, SKIP)
     from isorobust.networks.settings import NetworkSettings
-    from isorobust.objectives.settings import ArmSettings, Tuned, base_of, twin_of
+    from isorobust.objectives.settings import Tuned, base_of, checked, twin_of
     from isorobust.sweep.settings import SweepSettings
     from isorobust.training.settings import TrainingSettings
 
-    where = f"{params.name}: recipes.{data}.arms"
-    block = check(ArmSettings, blocks[arm], f"{where}.{arm}")
+    def where(*path: str) -> str:
+        return params.where(data, "arms", path)
+
+    block = checked(arm, blocks, where)
     if not isinstance(block, Tuned):
-        raise found(f"{where}.{arm}", "a block without isometry_grid", "one with twin_of and isometry_grid, or skip")
-    other = twin_of(blocks[arm])
-    blocks[other] = params.get("recipes", data, "arms", other)
+        raise found(where(arm), "a block without isometry_grid", "one with twin_of and isometry_grid, or skip")
+    blocks |= params.arms(data, twin_of(blocks[arm]))
     return Settings(
         data,
         block,

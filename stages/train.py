@@ -25,7 +25,7 @@ class Settings(NamedTuple):
 def load(params: Params, arm: str, choice: dict | None = None) -> Settings:
     """All that this stage reads of params.yaml; `choice`: what the sweep chose for a tuned arm."""
     data = params.get("data", "name")
-    blocks = {arm: params.get("recipes", data, "arms", arm)}
+    blocks = params.arms(data, arm)
     if blocks[arm] == SKIP:
         return Settings(data, SKIP)
     from isorobust.networks.settings import NetworkSettings
@@ -33,10 +33,10 @@ def load(params: Params, arm: str, choice: dict | None = None) -> Settings:
     from isorobust.training.settings import Seeds, TrainingSettings
 
     if (base := twin_of(blocks[arm])) is not None:
-        blocks[base] = params.get("recipes", data, "arms", base)
+        blocks |= params.arms(data, base)
     return Settings(
         data,
-        resolve(arm, blocks, f"{params.name}: recipes.{data}.arms", choice),
+        resolve(arm, blocks, lambda *path: params.where(data, "arms", path), choice),
         params.block(NetworkSettings, "recipes", data, "network"),
         params.recipe(TrainingSettings, data, "training"),
         params.block(Seeds, "recipes", data, "seeds"),

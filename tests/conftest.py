@@ -120,7 +120,7 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
             },
             "adaptive": {"images": 10, "steps": 3},
         },
-        "percolation": {"sizes": [4, 8], "seeds": 2, "pairs": 6},
+        "percolation": {"sizes": [4, 8], "seeds": 2, "pairs": 6, "random": "skip"},
         "reclassifier": {
             "arms": ["reclassifier"],
             "epochs": 1,
@@ -192,8 +192,9 @@ def keep_few_arms(root: Path) -> None:
         dropped.append("reclassifier-isometric")
         for toy in tree["toys"].values():
             toy["seeds"], toy["training"]["epochs"] = [0, 1], 2
-        for recipe in tree["recipes"].values():
+        for recipe in (tree["defaults"], *tree["recipes"].values()):
             recipe["arms"] = {arm: recipe["arms"][arm] for arm in KEPT}
+        for recipe in tree["recipes"].values():
             if recipe["reclassifier"] != "skip":
                 recipe["reclassifier"]["arms"] = ["reclassifier"]
     with modify_yaml(str(root / "dvc.yaml")) as tree:

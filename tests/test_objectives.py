@@ -142,6 +142,10 @@ def test_weights_of_a_stack_may_differ_by_network():
         settings.side_by_side([settings.Isometry(beta=1.0), settings.Isometry(beta=1.0, layers="all")])
 
 
+def named(*path):
+    return ".".join(("arms", *path))
+
+
 BLOCKS = {
     "baseline": {"objective": "cross-entropy"},
     "jacobian": {"objective": "jacobian", "weight": 0.1},
@@ -156,19 +160,19 @@ BLOCKS = {
 
 
 def test_a_twin_has_its_bases_numbers_and_the_term():
-    arm = settings.resolve("twin", BLOCKS, "arms")
-    assert arm.objective == settings.resolve("jacobian", BLOCKS, "arms").objective and arm.isometry.beta == 1.0
-    assert settings.resolve("baseline", BLOCKS, "arms").term() is None and arm.term()["layers"] == "last"
+    arm = settings.resolve("twin", BLOCKS, named)
+    assert arm.objective == settings.resolve("jacobian", BLOCKS, named).objective and arm.isometry.beta == 1.0
+    assert settings.resolve("baseline", BLOCKS, named).term() is None and arm.term()["layers"] == "last"
 
 
 def test_a_grid_holds_every_combination():
     cells = settings.cells(settings.Tuned(**BLOCKS["tuned"]))
     assert len(cells) == 8 and cells[0] == {"objective": {"weight": 0.1}, "isometry": {"beta": 1.0, "layers": "last"}}
     assert cells[1]["isometry"]["layers"] == "all" and cells[-1]["objective"]["weight"] == 0.3
-    arm = settings.resolve("tuned", BLOCKS, "arms", cells[-1])
+    arm = settings.resolve("tuned", BLOCKS, named, cells[-1])
     assert (arm.objective.weight, arm.isometry.beta, arm.isometry.layers) == (0.3, 2.0, "all")
     with pytest.raises(UserError, match="chosen by the stage sweep"):
-        settings.resolve("tuned", BLOCKS, "arms")
+        settings.resolve("tuned", BLOCKS, named)
 
 
 def test_the_documented_example_of_a_new_objective_works():
@@ -220,8 +224,9 @@ def test_the_documented_example_of_a_new_arm_is_all_it_takes(tmp_path):
     def add(params):
         blocks = yaml.safe_load(shown["blocks"])["arms"]
         params["arms"] += blocks
+        params["defaults"]["arms"].update(blocks)
         for recipe in params["recipes"].values():
-            recipe["arms"].update(blocks)
+            recipe["arms"].update({arm: {} for arm in blocks})
 
     Project(tmp_path).edit_params(add)
     stanzas = re.search(r"  train-noise:.*?(?=  train-adversarial:)", (ROOT / "dvc.yaml").read_text(), re.DOTALL)[0]

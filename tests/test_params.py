@@ -84,16 +84,20 @@ MISTAKES = {
         "isometric",
         "twin_of: found 'isometric'; allowed: an arm",
     ),
-    "twin of a skipped arm": (("recipes", "mnist", "arms", "trades"), "skip", "trades-isometric.twin_of: found 'trades'"),
+    "twin of a skipped arm": (
+        ("recipes", "mnist", "arms", "trades"),
+        "skip",
+        "trades-isometric.twin_of (for recipes.mnist): found 'trades'",
+    ),
     "twin of another than its name says": (
         (*ALL, "arms", "isometric-tuned", "twin_of"),
         "jacobian",
         "isometric-tuned.twin_of: found 'jacobian'; allowed: baseline (dvc.yaml wires",
     ),
     "twin whose name is no twin's": (
-        (*ALL, "arms", "noise"),
+        ("defaults", "arms", "noise"),
         {"twin_of": "baseline", "isometry": {"beta": 0.1}},
-        "arms.noise.twin_of: found 'baseline'; allowed: only twins named isometric, <base>-isometric or one of these",
+        "defaults.arms.noise.twin_of (for recipes.mnist): found 'baseline'; allowed: only twins named isometric",
     ),
     "seed below 0": (
         ("data", "sets", "mnist", "seed"),
@@ -202,8 +206,27 @@ MISTAKES = {
     "defaults of what is a recipe's own": (
         ("defaults", "network"),
         {},
-        "params.yaml: defaults: found 'network'; allowed: attack,",
+        "params.yaml: defaults: found 'network'; allowed: arms, attack,",
     ),
+    "unknown arm in defaults": (("defaults", "arms", "isometrik"), {}, "params.yaml: defaults.arms: found 'isometrik'; allowed"),
+    "arm without defaults": (("defaults", "arms", "noise"), KeyError, "params.yaml: defaults.arms.noise: missing; allowed: an"),
+    "arm skipped in defaults": (("defaults", "arms", "noise"), "skip", "defaults.arms.noise: found 'skip'; allowed: a block"),
+    "a common arm's bad number": (
+        ("defaults", "arms", "noise", "sigma"),
+        0.0,
+        "params.yaml: defaults.arms.noise.sigma: found 0.0",
+    ),
+    "an objective's number missing": (
+        ("defaults", "arms", "noise", "sigma"),
+        KeyError,
+        "params.yaml: recipes.mnist.arms.noise.sigma: missing",
+    ),
+    "a number of another objective": (
+        (*ALL, "arms", "noise", "weight"),
+        1.0,
+        "params.yaml: recipes.mnist.arms.noise.weight: unknown key",
+    ),
+    "arms that are no mapping": ((*M, "arms"), "baseline isometric", "recipes.mnist-5k.arms: found 'baseline isometric'"),
     "a block that is no mapping": ((*M, "geometry"), 3, "params.yaml: recipes.mnist-5k.geometry: found 3"),
     "recipe for no set": (("recipes", "svhn"), {}, "recipes: found 'svhn'"),
 }
@@ -267,6 +290,21 @@ def test_a_recipe_may_leave_out_an_attack_and_change_one_number(tree):
     assert "transfer" not in attacks and attacks["pgd"].steps == 7 and attacks["pgd"].restarts == 1
     assert params.asked == ["recipes.mnist-5k.attack", "defaults.attack"]
     assert "transfer" in params.recipe(AttackSettings, "mnist", "attack").attacks.chosen()
+
+
+def test_a_recipe_uses_an_arm_as_it_is_or_with_numbers_of_its_own(tree):
+    params = Params(copy.deepcopy(tree))
+    params.tree["recipes"]["mnist"]["arms"] |= {"jacobian": {"weight": 0.5}, "noise": None, "noise-isometric": "skip"}
+    common = params.tree["defaults"]["arms"]
+    assert params.arms("mnist", "jacobian", "trades", "noise", "noise-isometric") == {
+        "jacobian": {**common["jacobian"], "weight": 0.5},
+        "trades": common["trades"],
+        "noise": common["noise"],
+        "noise-isometric": "skip",
+    }
+    assert params.asked[:2] == ["recipes.mnist.arms.jacobian", "defaults.arms.jacobian"] and len(params.asked) == 8
+    assert list(params.arms("mnist")) == list(params.tree["recipes"]["mnist"]["arms"])
+    assert params.asked[8:] == ["recipes.mnist.arms", "defaults.arms"]
 
 
 @pytest.mark.parametrize(

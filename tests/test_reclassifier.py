@@ -18,7 +18,7 @@ from isorobust.errors import UserError
 from isorobust.evaluation.units import Store
 from isorobust.fine_tuning.ablation import ablate
 from isorobust.fine_tuning.settings import ReclassifierSettings
-from isorobust.fine_tuning.train import train_reclassifier
+from isorobust.fine_tuning.train import _assigned, train_reclassifier
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.reclassifier import prototypes as hpm
@@ -305,8 +305,9 @@ def test_the_ablation_has_a_row_for_every_change(base, splits):
     changed = [(row[0], row[1]) for row in rows]
     assert changed == [
         ("nothing", ""),
-        ("assignment", "soft"),
-        ("prototypes", "dataset-level alone"),
+        ("assignment", "soft, only where it is judged"),
+        ("assignment", "soft, in fine-tuning too"),
+        ("prototypes", "dataset-level alone, only where it is judged"),
         ("mix", "0.0"),
         ("mix", "1.0"),
         ("momentum", "0.5"),
@@ -315,6 +316,20 @@ def test_the_ablation_has_a_row_for_every_change(base, splits):
     at = {name: i for i, name in enumerate(header)}
     for row in rows:
         assert row[at["clean_lo"]] <= row[at["clean"]] <= row[at["clean_hi"]] and row[at["pgd"]] <= row[at["clean"]]
+
+
+@pytest.mark.parametrize("soft", [0.0, 1.0, torch.tensor([0.0, 1.0])], ids=["hard", "soft", "one of each in a stack"])
+def test_each_network_is_fine_tuned_with_its_own_assignments(soft):
+    generator = torch.Generator().manual_seed(0)
+    features, logits = torch.randn(2, 12, 6, generator=generator), torch.randn(2, 12, 4, generator=generator)
+    logits.requires_grad_()
+    weights = torch.randn(2, 4, 6, generator=generator)
+    means = _assigned(features, logits, soft).means
+    gradient = torch.autograd.grad((means * weights).sum(), logits, retain_graph=True)[0]
+    for i, one in enumerate(torch.as_tensor(soft).expand(2)):
+        twin = hpm.batch_prototypes(features, logits, "soft" if one else "ste").means
+        assert torch.equal(means[i], twin[i])
+        torch.testing.assert_close(gradient[i], torch.autograd.grad((twin * weights).sum(), logits, retain_graph=True)[0][i])
 
 
 def test_one_among_clean_equals_a_batch_with_one_image_replaced(tuned, splits):

@@ -169,13 +169,16 @@ def test_every_key_of_a_recipe_is_read_by_a_stage():
         keys = [f"arms.{arm}" for arm in recipe["arms"]] if block == "arms" else [block]
         for key in keys:
             assert f"recipes.${{data.name}}.{key}" in declared, f"no stage reads {key}"
+            if block == "arms":
+                assert f"defaults.{key}" in declared, f"no stage reads what {key} is"
     for block in Params.read(ROOT / "params.yaml").tree["defaults"]:
         assert f"defaults.{block}" in declared, f"no stage reads the defaults of {block}"
 
 
 def test_the_sweep_covers_every_tuned_arm_with_its_base():
-    for recipe in yaml.safe_load((ROOT / "params.yaml").read_text())["recipes"].values():
-        blocks = {arm: block for arm, block in recipe["arms"].items() if "isometry_grid" in block}
+    params = Params.read(ROOT / "params.yaml")
+    for data in params.tree["recipes"]:
+        blocks = {arm: block for arm, block in params.whole(data)["arms"].items() if "isometry_grid" in block}
         assert {arm: block["twin_of"] for arm, block in blocks.items()}.items() <= TUNED.items()
     for arm in TUNED:
         assert f"results/${{data.name}}/sweep/{arm}.json" in STAGES[f"train-{arm}"]["deps"]

@@ -20,7 +20,7 @@ from isorobust.geometry.settings import GeometrySettings
 from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.networks.settings import NetworkSettings
-from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, twin_of, with_choice
+from isorobust.objectives.settings import ArmSettings, Tuned, base_of, cells, checked, twin_of, with_choice
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.sweep.settings import SweepSettings
@@ -54,7 +54,7 @@ RECIPE = {
     "reclassifier-attack": ReclassifierAttack | Literal["skip"],
     "compare": CompareSettings,
 }
-OWN = ("seeds", "network", "arms")  # what `defaults` may not hold: it tells data sets apart
+OWN = ("seeds", "network")  # what `defaults` may not hold: it tells data sets apart
 DERIVED = ("strongest", "worst-case")
 MOST_RADII = 6  # of the primary endpoint, three numbers each: summary.json holds at most 20
 # `isometric` and `<base>-isometric`, each with a variant's name behind it or none: dvc.yaml wires twins by these.
@@ -73,7 +73,7 @@ def validate(params: Params) -> None:
             raise found(f"{params.name}: reclassifiers.{name}", base, f"an arm of the list `arms`: {', '.join(arms)}")
         if name in arms:
             raise found(f"{params.name}: reclassifiers", name, "a name that is no arm's")
-    _defaults(values["defaults"], f"{params.name}: defaults")
+    _defaults(values["defaults"], arms, f"{params.name}: defaults")
     for name in recipes:
         if name not in data.sets:
             raise found(f"{params.name}: recipes", name, ", ".join(sorted(data.sets)))
@@ -86,7 +86,7 @@ def validate(params: Params) -> None:
         )
 
 
-def _defaults(blocks: dict[str, dict], where: str) -> None:
+def _defaults(blocks: dict[str, dict], arms: list[str], where: str) -> None:
     """Every block that recipes share and no other; what stands there is right by itself, though it need not be whole."""
     shared = {block: kind for block, kind in RECIPE.items() if block not in OWN}
     for block in blocks:
@@ -96,19 +96,20 @@ def _defaults(blocks: dict[str, dict], where: str) -> None:
             raise UserError(f"{where}: key {block!r} is missing; allowed: a mapping, {{}} if recipes share nothing of it")
         model = next((one for one in get_args(kind) if isinstance(one, type)), kind)  # without the word skip
         check(model, blocks[block], f"{where}.{block}", whole=False)
+    for arm in {**dict.fromkeys(arms), **blocks["arms"]}:
+        _listed(arm, arms, blocks["arms"], f"{where}.arms", "{} if recipes share nothing of it")
+        if check(dict, blocks["arms"][arm], f"{where}.arms.{arm}"):
+            check(ArmSettings, blocks["arms"][arm], f"{where}.arms.{arm}", whole=False)
 
 
 def _recipe(params: Params, name: str, arms: list[str], plug_ins: dict[str, str]) -> None:
     where = f"{params.name}: recipes.{name}"
     values = _blocks(params.whole(name), RECIPE, where, lambda block: lambda path: params.where(name, block, path))
-    for arm in values["arms"]:
-        if arm not in arms:
-            raise found(f"{where}.arms", arm, f"the arms of the list `arms`: {', '.join(arms)}")
+    for arm in {**dict.fromkeys(arms), **values["arms"]}:
+        _listed(arm, arms, values["arms"], f"{where}.arms", f"{{}} for what stands in `defaults`, or {SKIP}")
     for arm in arms:
-        if arm not in values["arms"]:
-            raise UserError(f"{where}.arms.{arm}: missing; allowed: an objective's settings, or {SKIP}")
         if values["arms"][arm] != SKIP:
-            _arm(arm, values["arms"], f"{where}.arms")
+            _arm(arm, values["arms"], lambda *path: params.where(name, "arms", path))
     used = [arm for arm in arms if values["arms"][arm] != SKIP]
     for block in ("connectivity", "detection"):
         for arm in [] if values[block] == SKIP else values[block].arms:
@@ -123,22 +124,30 @@ def _recipe(params: Params, name: str, arms: list[str], plug_ins: dict[str, str]
     _reclassifier(values["reclassifier"], plug_ins, used, where)
 
 
+def _listed(arm: str, arms: list[str], blocks: dict, where: str, otherwise: str) -> None:
+    """The list `arms` and the keys of a mapping by arm must be the same: dvc.yaml names each of them."""
+    if arm not in arms:
+        raise found(where, arm, f"the arms of the list `arms`: {', '.join(arms)}")
+    if arm not in blocks:
+        raise UserError(f"{where}.{arm}: missing; allowed: an objective's settings, {otherwise}")
+
+
 def base_by_name(twin: str) -> str | None:
     """The arm whose twin an arm of this name is; None for a name that is no twin's."""
     match = TWIN.fullmatch(twin)
     return (match["base"] or "baseline") if match else None
 
 
-def _arm(name: str, blocks: dict, where: str) -> None:
-    block = check(ArmSettings, blocks[name], f"{where}.{name}")
+def _arm(name: str, blocks: dict, where: Callable[..., str]) -> None:
+    block = checked(name, blocks, where)
     if twin_of(blocks[name]) is None:
         return
     base = base_of(name, blocks, where)
     if (named := base_by_name(name)) != blocks[name]["twin_of"]:
         allowed = "only twins named isometric, <base>-isometric or one of these with -<variant>" if named is None else named
-        raise found(f"{where}.{name}.twin_of", blocks[name]["twin_of"], f"{allowed} (dvc.yaml wires twins by their names)")
+        raise found(where(name, "twin_of"), blocks[name]["twin_of"], f"{allowed} (dvc.yaml wires twins by their names)")
     for cell in cells(block) if isinstance(block, Tuned) else []:
-        with_choice(base, cell, f"{where}.{name}")
+        with_choice(base, cell, where(name))
 
 
 def _reclassifier(block, plug_ins: dict[str, str], used: list[str], where: str) -> None:

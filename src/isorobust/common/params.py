@@ -103,10 +103,24 @@ class Params:
         self.get("defaults", block)
         return check(kind, self.whole(data)[block], lambda path: self.where(data, block, path))
 
+    def arms(self, data: str, *names: str) -> dict[str, Any]:
+        """Arm -> its block in a data set's recipe, unchecked, with `defaults` for what it leaves out; or `skip`.
+
+        Without names: those of all arms.
+        """
+        for keys in [("arms", name) for name in names] or [("arms",)]:
+            self.get("recipes", data, *keys)
+            self.get("defaults", *keys)
+        blocks = self.whole(data)["arms"]
+        return {name: blocks[name] for name in names or blocks}
+
     def whole(self, data: str) -> dict[str, Any]:
         """A data set's recipe with `defaults` for what it leaves out; not counted as asked for."""
         own, defaults = choose(self.tree["recipes"], data, f"{self.name}: recipes"), self.tree["defaults"]
-        return {block: layered(value, defaults[block]) if block in defaults else value for block, value in own.items()}
+        recipe = {block: layered(value, defaults[block]) if block in defaults else value for block, value in own.items()}
+        if isinstance(arms := own.get("arms"), dict):  # a recipe says of every arm whether it uses it
+            recipe["arms"] = {arm: layered(block, defaults["arms"].get(arm, {})) for arm, block in arms.items()}
+        return recipe
 
     def where(self, data: str, block: str, path: Sequence[str] = ()) -> str:
         """The full name of a value at a path below a recipe's block, which may stand in `defaults` alone."""

@@ -32,8 +32,9 @@ class _Setting(NamedTuple):
 
 def _settings(own: Numbers, options: ReclassifierSettings) -> list[_Setting]:
     grid = options.ablation
-    rows = [_Setting("nothing", "", own), _Setting("assignment", "soft", own, "soft")]
-    rows.append(_Setting("prototypes", "dataset-level alone", own, "ema"))
+    rows = [_Setting("nothing", "", own), _Setting("assignment", "soft, only where it is judged", own, "soft")]
+    rows.append(_Setting("assignment", "soft, in fine-tuning too", own.model_copy(update={"soft": 1.0}), "soft"))
+    rows.append(_Setting("prototypes", "dataset-level alone, only where it is judged", own, "ema"))  # in both: mix 1
     rows += [_Setting("mix", str(value), own.model_copy(update={"mix": value})) for value in grid.mix]
     rows += [_Setting("momentum", str(value), own.model_copy(update={"momentum": value})) for value in grid.momentum]
     for value in grid.temperature:

@@ -18,19 +18,20 @@ from isorobust.networks.zoo import Network
 from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy, training_loss
 from isorobust.objectives.settings import Arm, Isometry, Objective
 from isorobust.reclassifier.checkpoint import CONTROL, EXTRA, PLUG_IN, plug_in
-from isorobust.reclassifier.prototypes import batch_prototypes, l2_logits, mixed, moved
+from isorobust.reclassifier.prototypes import BatchPrototypes, batch_prototypes, l2_logits, mixed, moved
 from isorobust.training.arm import TrainedArm, curve_table
 from isorobust.training.fit import Images, Trained, fit
 from isorobust.training.settings import TrainingSettings
 
 
 class Numbers(Settings):
-    """What may differ between networks of one stack; `l2` and `learned` are 0 or 1."""
+    """What may differ between networks of one stack; `learned`, `soft` and `l2` are 0 or 1."""
 
     mix: float
     momentum: float
     temperature: float
     learned: float
+    soft: float = 0.0  # 1: fine-tuned with soft assignments, not hard ones with the gradient of soft ones
     l2: float = 1.0
 
     @classmethod
@@ -111,10 +112,18 @@ def _loss(stack: Stack, batch: Batch, base: Arm, numbers: Numbers) -> Loss:
     loss = training_loss(stack, batch, base)
     features, logits = loss.activations.hidden[-1], loss.activations.logits
     dataset = stack.buffers["prototypes"]
-    prototypes = mixed(dataset, batch_prototypes(features, logits, "ste"), _column(numbers.mix))
+    prototypes = mixed(dataset, _assigned(features, logits, numbers.soft), _column(numbers.mix))
     ce = stacked_cross_entropy(l2_logits(features, prototypes, _column(_temperature(stack, numbers))), batch.labels)
     stack.buffers["prototypes"] = moved(dataset, features.detach(), batch.labels, _column(numbers.momentum))
     return loss._replace(total=loss.total + numbers.l2 * ce, parts={**loss.parts, "l2_cross_entropy": ce})
+
+
+def _assigned(features: Tensor, logits: Tensor, soft: float | Tensor) -> BatchPrototypes:
+    found = batch_prototypes(features, logits, "ste")
+    if not isinstance(soft, Tensor) and soft == 0:
+        return found
+    share = _column(soft)
+    return found._replace(means=share * batch_prototypes(features, logits, "soft").means + (1 - share) * found.means)
 
 
 def _temperature(stack: Stack, numbers: Numbers) -> Tensor:

@@ -1,7 +1,8 @@
-"""The blocks `arms.<arm>` of a recipe: an objective and its numbers, or the twin of such an arm with the isometric term."""
+"""The blocks `arms.<arm>`: an objective and its numbers, or the twin of such an arm with the isometric term."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -106,6 +107,9 @@ ArmSettings = Annotated[
 ]
 
 
+Where = Callable[..., str]  # from an arm and the keys below it to the name of the value in messages
+
+
 class Arm(NamedTuple):
     """What one arm's training minimises: an objective, and the isometric term or none."""
 
@@ -122,7 +126,12 @@ def twin_of(block: Any) -> str | None:
     return block["twin_of"] if isinstance(block, dict) and "twin_of" in block else None
 
 
-def base_of(name: str, blocks: dict[str, Any], where: str) -> Objective:
+def checked(name: str, blocks: dict[str, Any], where: Where, kind: Any = ArmSettings) -> Any:
+    """The block of arm `name` as settings. Errors: UserError."""
+    return check(kind, blocks[name], lambda path: where(name, *path))
+
+
+def base_of(name: str, blocks: dict[str, Any], where: Where) -> Objective:
     """The objective of the arm whose twin arm `name` is.
 
     Errors: UserError when that arm does not exist, is skipped or is a twin itself.
@@ -131,23 +140,23 @@ def base_of(name: str, blocks: dict[str, Any], where: str) -> Objective:
     others = [arm for arm, block in blocks.items() if block != SKIP and _kind(block) == "its own"]
     if base not in others:
         allowed = f"an arm that the recipe uses and that is no twin: {', '.join(others) or 'none'}"
-        raise found(f"{where}.{name}.twin_of", base, allowed)
-    return check(Objective, blocks[base], f"{where}.{base}")
+        raise found(where(name, "twin_of"), base, allowed)
+    return checked(base, blocks, where, Objective)
 
 
-def resolve(name: str, blocks: dict[str, Any], where: str, choice: dict[str, Any] | None = None) -> Arm:
-    """Arm `name`, which the recipe uses; `where` names the recipe's arms in messages.
+def resolve(name: str, blocks: dict[str, Any], where: Where, choice: dict[str, Any] | None = None) -> Arm:
+    """Arm `name`, which the recipe uses.
 
     `choice` is what the sweep chose for a tuned arm: `objective` and `isometry`, each a mapping.
     Errors: UserError for a bad block, see `base_of`, and for a tuned arm without a choice.
     """
-    block = check(ArmSettings, blocks[name], f"{where}.{name}")
+    block = checked(name, blocks, where)
     if isinstance(block, Twin):
         return Arm(base_of(name, blocks, where), block.isometry)
     if isinstance(block, Tuned):
         if choice is None:
-            raise UserError(f"{where}.{name}: its numbers are chosen by the stage sweep; run `dvc repro`")
-        return with_choice(base_of(name, blocks, where), choice, f"{where}.{name}")
+            raise UserError(f"{where(name)}: its numbers are chosen by the stage sweep; run `dvc repro`")
+        return with_choice(base_of(name, blocks, where), choice, where(name))
     return Arm(block)
 
 
