@@ -20,11 +20,14 @@ repro: ## run the whole pipeline, mirror it in MLflow, print the comparison
 toys: ## run the two toy studies alone, rings and torus
 	@$(IN_ENV) dvc repro toys
 
-test: ## the whole test suite
-	@$(IN_ENV) ruff check . && ruff format --check --quiet . && python -m pytest
+# Two processes side by side. Their threads must not wait for each other at full speed, or both take twice as long.
+PYTEST = OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile
 
-test-fast: ## the tests that take less than a minute together
-	@$(IN_ENV) python -m pytest -m "not slow"
+test: ## the whole test suite
+	@$(IN_ENV) ruff check . && ruff format --check --quiet . && $(PYTEST) --durations=15
+
+test-fast: ## the tests without those that run the pipeline, in two minutes
+	@$(IN_ENV) $(PYTEST) -m "not slow"
 
 lint: ## check style
 	@$(IN_ENV) ruff check . && ruff format --check .

@@ -69,7 +69,7 @@ def tiny_recipe(params: dict, name: str, seed: int) -> None:
             "baseline": {"objective": "cross-entropy"},
             "isometric": {"twin_of": "baseline", "isometry": {"beta": 0.1}},
             "isometric-published": "skip",
-            "isometric-tuned": {"twin_of": "baseline", "isometry_grid": {"beta": [0.1, 1.0], "layers": ["last", "all"]}},
+            "isometric-tuned": {"isometry_grid": {"beta": [0.1, 1.0], "scale": "skip", "layers": ["last", "all"]}},
             "adversarial": {"objective": "adversarial", "norm": "linf", "eps": 0.1, "steps": 2},
         },
         "sweep": {"seeds": [0], "images": 20, "min_clean": 0.1, "norm": "linf", "eps": 0.1, "steps": 3},
@@ -212,6 +212,7 @@ class Project:
 
     def __init__(self, root: Path):
         self.root = root
+        self.ran_first: list[str] = []  # by the first `dvc repro`
 
     def run(self, *words: str, check: bool = True, **more) -> subprocess.CompletedProcess:
         environment = {
@@ -232,6 +233,15 @@ class Project:
     def stages_run(self, output: str) -> list[str]:
         """The stages that a `dvc repro` output says were run, not restored."""
         return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+    def repro(self) -> set[str]:
+        """Run what is out of date; the stages that ran."""
+        return set(self.stages_run(self.run("dvc", "repro").stdout))
+
+    def published(self, data: str) -> dict[str, bytes]:
+        """The files of a data set under `metrics`, by path below it."""
+        folder = self.root / "metrics" / data
+        return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
     def tracked(self) -> str:
         return self.run("git", "status", "--porcelain").stdout
@@ -291,6 +301,23 @@ def copy_project(target: Path) -> Project:
 @pytest.fixture
 def project(tmp_path) -> Project:
     return copy_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Project:
+    """A project after its first `dvc repro`, committed. Tests copy it."""
+    project = copy_project(tmp_path_factory.mktemp("finished") / "project")
+    project.run("dvc", "config", "core.analytics", "false")
+    project.ran_first = project.stages_run(project.run("dvc", "repro").stdout)
+    project.commit("results")
+    return project
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Project:
+    """A copy of the finished project, cache and database included."""
+    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
+    return Project(tmp_path / "copy")
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import sys
 import time
 
 import pytest
-from conftest import KEPT, copy_project
+from conftest import KEPT
 
 from isorobust.connectivity.settings import MEASURED
 
@@ -30,33 +30,6 @@ ALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A project after its first `dvc repro`, committed. Tests copy it."""
-    project = copy_project(tmp_path_factory.mktemp("finished") / "project")
-    project.run("dvc", "config", "core.analytics", "false")
-    output = project.run("dvc", "repro").stdout
-    assert sorted(project.stages_run(output)) == sorted(ALL)
-    project.commit("results")
-    return project
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-    """A copy of the finished project, cache and database included."""
-    shutil.copytree(finished.root, tmp_path / "copy", symlinks=True)
-    return type(finished)(tmp_path / "copy")
-
-
-def repro(project, *words):
-    return set(project.stages_run(project.run("dvc", "repro", *words).stdout))
-
-
-def published(project, data):
-    folder = project.root / "metrics" / data
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def runs_in(database):
     with sqlite3.connect(database) as connection:
         rows = connection.execute("select key, value, run_uuid from tags").fetchall()
@@ -64,6 +37,10 @@ def runs_in(database):
     for key, value, run in rows:
         tags.setdefault(run, {})[key] = value
     return list(tags.values())
+
+
+def test_the_first_repro_runs_every_stage(finished):
+    assert sorted(finished.ran_first) == sorted(ALL)
 
 
 def test_results_are_whole_and_tracked(finished):
@@ -105,7 +82,7 @@ def test_mlflow_holds_one_run_per_stage_with_tags(finished):
 
 
 def test_a_second_repro_runs_nothing(copied):
-    assert repro(copied) == set()
+    assert copied.repro() == set()
 
 
 def test_dvcs_own_views_work(finished):
@@ -115,80 +92,6 @@ def test_dvcs_own_views_work(finished):
     robust = next(value for name, value in plots.items() if "strongest attack, L-infinity" in name)
     fields = {row["field"] for row in robust[0]["content"]["data"]["values"]}
     assert set(ARMS) <= fields
-
-
-def test_a_new_beta_reruns_only_what_depends_on_it(copied):
-    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric"]["isometry"].update(beta=0.5))
-    assert repro(copied) == {
-        "train-isometric",
-        *(f"{stage}@isometric" for stage in ("attack", "geometry", "connectivity", "detect")),
-        "compare",
-    }
-    assert "beta" in copied.run("dvc", "params", "diff").stdout
-    assert "summary.json" in copied.run("dvc", "metrics", "diff").stdout
-    assert copied.run("dvc", "plots", "diff", "--json").returncode == 0
-
-
-def test_a_new_grid_reruns_its_sweep_and_what_follows_the_choice(copied):
-    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"]["isometric-tuned"]["isometry_grid"].update(beta=[3.0]))
-    assert repro(copied) == {
-        "sweep@isometric-tuned",
-        "train-isometric-tuned",
-        "attack@isometric-tuned",
-        "geometry@isometric-tuned",
-        "compare",
-    }
-
-
-def test_an_attack_setting_never_retrains(copied):
-    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["attack"]["attacks"]["pgd"].update(steps=6))
-    assert repro(copied) == {f"attack@{arm}" for arm in ARMS} | {"compare"}
-
-
-def test_the_other_attacks_settings_never_retrain(copied):
-    def change(tree):
-        tree["recipes"]["tiny"]["hierarchy-attack"].update(steps=4)
-        tree["recipes"]["tiny"]["reclassifier-attack"].update(adaptive_steps=4)
-
-    copied.edit_params(change)
-    assert repro(copied) == {"attack-hierarchy", "attack@reclassifier", "compare"}
-
-
-@pytest.mark.parametrize(
-    ("file", "expected"),
-    [
-        ("src/isorobust/evaluation/checks.py", {f"attack@{arm}" for arm in (*ARMS, "reclassifier")}),
-        ("src/isorobust/reclassifier/attack.py", {"attack@reclassifier"}),
-        ("src/isorobust/compare/tables.py", {"compare"}),
-        ("src/isorobust/tracking.py", set()),
-        ("src/isorobust/schema.py", set()),
-        ("src/isorobust/commands/verify.py", set()),
-        ("src/isorobust/data/sources.py", {"download"}),
-    ],
-)
-def test_a_comment_reruns_only_its_own_stages(copied, file, expected):
-    path = copied.root / file
-    path.write_text(path.read_text() + "# a remark\n")
-    assert repro(copied) == expected  # outputs keep their bytes, so nothing downstream runs
-
-
-def test_switching_the_data_set_loses_nothing(copied):
-    """There and back twice with `exp run`, once more with `checkout`; both data sets' tracked files stay."""
-    copied.run("dvc", "exp", "run", "-S", "data.name=other")
-    copied.commit("other")
-    tiny, other = published(copied, "tiny"), published(copied, "other")
-    assert tiny.keys() == other.keys() and len(tiny) > 15 and tiny != other
-    for name in ("tiny", "other", "tiny", "other"):
-        copied.run("dvc", "exp", "run", "-S", f"data.name={name}")
-        assert (published(copied, "tiny"), published(copied, "other")) == (tiny, other), f"switching to {name}"
-    assert copied.tracked() == ""
-    copied.run("git", "checkout", "-q", "HEAD~1")
-    copied.run("dvc", "checkout")
-    assert published(copied, "tiny") == tiny
-    copied.run("git", "checkout", "-q", "main")
-    copied.run("dvc", "checkout")
-    assert (published(copied, "tiny"), published(copied, "other")) == (tiny, other)
-    assert copied.tracked() == ""
 
 
 def test_queued_experiments_use_their_own_code_and_the_same_database(copied):
@@ -237,7 +140,7 @@ def test_a_clean_clone_gives_the_same_bytes(finished, tmp_path):
 
 def test_a_killed_stage_and_a_new_repro_give_the_same_bytes(copied):
     """The whole group is killed while it attacks; a result half-written would be kept or change the bytes."""
-    expected = published(copied, "tiny"), (copied.root / "dvc.lock").read_bytes()
+    expected = copied.published("tiny"), (copied.root / "dvc.lock").read_bytes()
     for folder in (".dvc/cache/runs", ".isorobust"):
         shutil.rmtree(copied.root / folder)
     for ending in ("json", "npz"):  # so that DVC can neither keep nor restore what the stage is about to write
@@ -253,8 +156,8 @@ def test_a_killed_stage_and_a_new_repro_give_the_same_bytes(copied):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert repro(copied) == {"attack@baseline"}
-    assert (published(copied, "tiny"), (copied.root / "dvc.lock").read_bytes()) == expected
+    assert copied.repro() == {"attack@baseline"}
+    assert (copied.published("tiny"), (copied.root / "dvc.lock").read_bytes()) == expected
 
 
 MISTAKES = {
@@ -267,12 +170,12 @@ MISTAKES = {
 
 @pytest.mark.parametrize(("change", "message"), MISTAKES.values(), ids=MISTAKES.keys())
 def test_a_mistake_is_told_before_anything_changes(copied, change, message):
-    before = published(copied, "tiny")
+    before = copied.published("tiny")
     copied.edit_params(change)
     done = copied.run("dvc", "repro", check=False)
     assert done.returncode != 0
     assert message in done.stderr and "Traceback" not in done.stderr
-    assert published(copied, "tiny") == before
+    assert copied.published("tiny") == before
 
 
 def test_a_missing_or_damaged_input_is_told(copied):
