@@ -184,9 +184,9 @@ def test_mixed_precision_learns_as_float32_does(splits, arm):
     plain, mixed = (train(splits, ARMS[arm], precision=p, **steps) for p in ("float32", "mixed"))
     assert all(tensor.dtype == torch.float32 for tensor in mixed.state.values())
     assert any(not torch.equal(plain.state[name], mixed.state[name]) for name in plain.state)
-    assert mixed.val_correct.mean() == pytest.approx(plain.val_correct.mean(), abs=0.15)
-    for name in plain.history:
-        assert np.isfinite(mixed.history[name]).all(), name
+    assert mixed.history["train_loss"][-1] < mixed.history["train_loss"][0] * (0.8 if "isometric" in arm else 1)
+    for name in set(plain.history) - {"val_accuracy"}:  # 60 images: too coarse to tell
+        np.testing.assert_allclose(mixed.history[name], plain.history[name], rtol=0.02, atol=0.001, err_msg=name)
 
 
 def test_on_a_cpu_auto_is_float32_bit_for_bit(splits):
