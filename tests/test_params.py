@@ -292,6 +292,12 @@ def test_a_recipe_may_leave_out_an_attack_and_change_one_number(tree):
     assert "transfer" in params.recipe(AttackSettings, "mnist", "attack").attacks.chosen()
 
 
+def test_every_recipe_states_the_terms_weight_itself(tree):
+    """The README changes it by `-S recipes.<data>.arms.isometric.isometry.beta=`; DVC refuses a key that is not there."""
+    for name, recipe in tree["recipes"].items():
+        assert recipe["arms"]["isometric"]["isometry"]["beta"] > 0, name
+
+
 def test_a_recipe_uses_an_arm_as_it_is_or_with_numbers_of_its_own(tree):
     params = Params(copy.deepcopy(tree))
     params.tree["recipes"]["mnist"]["arms"] |= {"jacobian": {"weight": 0.5}, "noise": None, "noise-isometric": "skip"}
