@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from conftest import NETWORKS, ROOT
 from torch import nn
 
 from isorobust.attacks import perturb as perturb_module
@@ -15,6 +20,7 @@ from isorobust.errors import UserError
 from isorobust.evaluation.checks import run_checks
 from isorobust.evaluation.evaluate import Bench, Victim, evaluate
 from isorobust.evaluation.units import Store, Unit
+from isorobust.networks.zoo import build
 from isorobust.verdicts import points_of, ran_at
 
 OPTIONS = {
@@ -57,6 +63,20 @@ def test_ball_box_and_effect(name, norm, trained, test_tensors):
     assert not result.images.requires_grad
     clean, attacked = (accuracy(trained, x, problem.labels) for x in (problem.images, result.images))
     assert clean > 0.9 and attacked <= clean - (0.0 if name == "noise" else 0.1), "did nothing"
+
+
+@each_attack
+@each_norm
+@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "tanh-mlp"])
+def test_every_attack_takes_every_network(name, norm, network):
+    """Of colour images: attacks take `view`s of gradients, so the layout a network leaves them in matters."""
+    torch.manual_seed(0)
+    model = build(NETWORKS[network], (3, 16, 16), 5, seed=0).eval()
+    images = torch.rand(4, 3, 16, 16)
+    problem = problem_for(model, (images, model(images).argmax(1)), norm)
+    result = perturb(name, problem, OPTIONS[name])
+    assert result.excess < 1e-5
+    assert name == "square" or not torch.equal(result.images, images)  # a search gives back what it did not fool
 
 
 @each_attack
@@ -388,6 +408,38 @@ def test_units_are_named_by_content_and_a_damaged_one_is_made_again(tmp_path):
     path.write_bytes(path.read_bytes()[:20])
     assert store.run([unit({"a": 1})], "t")[0]["x"].tolist() == [0, 1, 2]
     assert len(made) == 4
+
+
+MANY_UNITS = """
+import sys, torch
+from isorobust.attacks.judge import judge
+from isorobust.attacks.perturb import Problem
+from isorobust.attacks.settings import PGD
+from isorobust.evaluation.units import Store, Unit
+from isorobust.networks.settings import TanhMLP
+from isorobust.networks.zoo import build
+
+torch.set_num_threads(1)
+network = build(TanhMLP(name="tanh-mlp", width=100, hidden_layers=5), (1, 28, 28), 10, seed=0).eval()
+sizes = []
+images, labels = torch.rand(1000, 1, 28, 28), torch.arange(1000) % 10
+
+def compute(seed):
+    if seed in (50, 299):
+        sizes.append(int(open("/proc/self/statm").read().split()[1]) * 4 // 1024)
+    return judge("pgd", Problem(network, images, labels, "linf", 0.1, seed, 10), PGD(steps=2))
+
+Store(sys.argv[1]).run([Unit({"seed": seed}, lambda seed=seed: compute(seed)) for seed in range(300)], "many")
+print(sizes[1] - sizes[0])
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_units(tmp_path):
+    """Small results kept between large images cost 1 MB per unit, and full MNIST has thousands of them."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [sys.executable, "-c", MANY_UNITS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert int(done.stdout) < 100, f"{done.stdout.strip()} MB more after 250 units"
 
 
 def test_the_code_that_decides_a_unit_is_all_named():

@@ -49,18 +49,26 @@ def test_the_readme_has_a_block_for_every_data_set():
     assert {match[2] for match in readme.BLOCK.finditer((ROOT / "README.md").read_text())} == {*DATA, *TOYS}
 
 
-def test_committed_figures_are_those_the_readme_shows():
+def test_committed_figures_are_those_that_reports_show():
     listed = subprocess.run(["git", "ls-files", "*.png"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    shown = {f"metrics/{data}/{name}" for data in DATA for name in figures(data)}
+    assert set(listed) == shown
+
+
+def figures(data):
+    """Names of the images in a data set's report."""
+    return re.findall(r"\]\((\S+\.png)\)", (ROOT / "metrics" / data / "report.md").read_text())
+
+
+def test_the_readme_links_sections_that_reports_have():
+    """By the anchors that renderers of Markdown give to headings; and shows no image that is not committed."""
     text = (ROOT / "README.md").read_text()
-    assert listed and all(f"]({name})" in text for name in listed)
-
-
-@pytest.mark.parametrize("data", DATA)
-def test_a_report_links_only_figures_that_are_committed(data):
-    folder = ROOT / "metrics" / data
-    figures = re.findall(r"\]\((\S+\.png)\)", (folder / "report.md").read_text())
-    assert "robust-accuracy.png" in figures
-    assert [name for name in figures if not (folder / name).exists()] == []
+    links = re.findall(r"\]\((metrics/\S+?report\.md)#(\S+?)\)", text)
+    assert {file for file, _ in links} == {f"metrics/{data}/report.md" for data in DATA}
+    for file, anchor in links:
+        titles = [line[3:].lower() for line in (ROOT / file).read_text().splitlines() if line.startswith("## ")]
+        assert anchor in {"-".join(title.split()) for title in titles}
+    assert all((ROOT / name).exists() for name in re.findall(r"\]\((\S+\.png)\)", text))
 
 
 def test_results_besides_the_locked_data_set_carry_provenance(monkeypatch):

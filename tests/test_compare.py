@@ -183,16 +183,27 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
             }
         },
     }
-    lines = evidence.table({"digits": tree}, {}).splitlines()
-    assert len(lines) == 2 + 6
-    assert lines[2].endswith("| +30.0 [+10.0, +50.0] **holds** | -30.0 [-50.0, -10.0] **does not hold** |")
-    assert "regularisers: noise" in lines[3] and lines[3].endswith("|  | +0.0 [-100.0, +100.0] **undecided** |")
-    assert "improves" in lines[4] and lines[4].endswith("**does not hold** |")
-    assert "overstates" in lines[5] and lines[5].endswith("**holds** |")
-    assert "sensitive" in lines[6] and "+0.300 [+0.100, +0.500] **holds**" in lines[6]
-    assert "per unit of margin" in lines[7] and "**undecided**" in lines[7]
+    other = {**tree, "twins": {}, "reclassifiers": {}, "primary": {**tree["primary"], "failed-checks": {"baseline": ["x"]}}}
+    toys = {"torus": {"levels": {"level-2": {"claims": dict.fromkeys(TOY_CLAIMS, {**good, "verdict": HOLDS})}}}}
+    told = evidence.table({"digits": tree, "planes": other}, toys)
+    assert told.count("#### ") == 3 and told.count("| under | digits | planes |") == 2
+    lines = [line for line in told.splitlines() if line.startswith("|") and "---" not in line and "measured" not in line]
+    plus, minus = "+30.0 [+10.0, +50.0] **holds**", "-30.0 [-50.0, -10.0] **does not hold**"
+    beside = "; baseline (failed: x)"
+    ours = "isometric less baseline, points, L-infinity 0.1"
+    assert lines[0].endswith(f"without the term | {ours} | paper's FGSM | {plus} | {plus}{beside} |")
+    assert lines[1] == f"|  |  | worst case | {minus} | {minus}{beside} |"
+    assert "regularisers: noise | noise-isometric less" in lines[2]
+    assert lines[2].endswith("| worst case | +0.0 [-100.0, +100.0] **undecided** |  |")
+    assert "improves" in lines[3] and lines[3].endswith(f"| mixed surrogates | {minus} |  |")
+    assert "overstates" in lines[4] and lines[4].endswith(f"| attack on itself | {plus} |  |")
+    assert "sensitive" in lines[5] and "+0.300 [+0.100, +0.500] **holds**" in lines[5]
+    assert lines[6].startswith("|  | plug: the same per unit of margin") and "**undecided**" in lines[6]
+    assert "| torus, level-2 |" in told and len(lines) == 9
+    assert all(line.endswith("|  | +0.30 [+0.10, +0.50] **holds** |") for line in lines[7:])
 
 
+TOY_CLAIMS = ("correlation is higher than under cross-entropy", "isometric distortion is higher near boundaries")
 INTERVAL = {"value": 0.5, "lo": 0.4, "hi": 0.6}
 RATE = {**INTERVAL, "n": 100}
 
@@ -214,7 +225,7 @@ def test_a_failed_check_stands_beside_its_arm_in_every_table():
     checks = {"x": FAILED, "y": PASSED, "z": FAILED}
     tree = compare([arm("baseline", 0.5, checks={"w": FAILED}), arm("isometric", 0.8, checks=checks)], SETTINGS, "d", TWINS)
     pairs, boundary = dict.fromkeys(("correlation", "stress", "scale"), INTERVAL), {"correlation": INTERVAL, "verdict": HOLDS}
-    measured = {"distances": pairs, "neighbours": {"overlap": INTERVAL}, "boundary": boundary}
+    measured = {"distances": pairs, "neighbours": {"overlap": INTERVAL}, "jacobian": {"largest": INTERVAL}, "boundary": boundary}
     tree |= {"geometry": {"isometric": measured, "baseline": measured}, "hierarchy": hierarchy(per_image=True)}
     ours, plain = "isometric (failed: x, z)", "baseline (failed: w)"
     assert (cells.named(tree, "isometric"), cells.named(tree, "baseline")) == (ours, plain)

@@ -31,6 +31,14 @@ def test_pixels_to_logits_with_features(name, shape):
     assert torch.equal(network.head(features), logits)
 
 
+@names
+def test_gradients_in_the_images_have_their_layout(name):
+    """Published attacks take `view`s of them."""
+    images = torch.rand(3, 3, 32, 32, requires_grad=True)
+    build(NETWORKS[name], (3, 32, 32), 7, seed=0).eval()(images).sum().backward()
+    assert images.grad.is_contiguous()
+
+
 def test_the_tanh_network_is_the_published_one():
     options = NETWORKS["tanh-mlp"].model_copy(update={"width": 100, "hidden_layers": 5})
     network = build(options, (1, 28, 28), 10, seed=0)
@@ -39,6 +47,26 @@ def test_the_tanh_network_is_the_published_one():
     for layer in network.hidden[1:]:
         torch.testing.assert_close(layer.weight @ layer.weight.T, torch.eye(100), atol=1e-5, rtol=0)
     assert network.features(torch.rand(2, 1, 28, 28)).abs().max() < 1
+
+
+def test_the_convolutional_network_is_its_formula_whatever_its_layout_in_memory():
+    """Its twin as the paper writes it, ReLU before pooling: outputs, and gradients in the images, past units that are 0."""
+    network = build(NETWORKS["conv-features"], (3, 12, 12), 7, seed=0).double()
+    images = torch.rand(4, 3, 12, 12, dtype=torch.float64, requires_grad=True)
+
+    def as_written(x):
+        x = network.normalise(x)
+        for convolution in network.convolutions:
+            x = torch.nn.functional.max_pool2d(torch.relu(convolution(x)), 2)
+        x = x.flatten(1)
+        for layer in network.hidden:
+            x = torch.tanh(layer(x))
+        return network.head(x)
+
+    theirs, ours = as_written(images), network(images)
+    torch.testing.assert_close(ours, theirs)
+    change = torch.randn_like(ours)
+    torch.testing.assert_close(*(torch.autograd.grad(logits, images, change, retain_graph=True)[0] for logits in (ours, theirs)))
 
 
 def test_normalisation_is_a_layer():

@@ -1,6 +1,7 @@
 """The README's result tables, from the committed metrics: `python -m isorobust.commands.readme [--check]`.
 
 Fills every block between `<!-- results DATA -->` and `<!-- end -->`, and the one of all claims after `<!-- claims -->`.
+Everything else that was measured stands in the reports, to which a block links.
 """
 
 from __future__ import annotations
@@ -13,32 +14,17 @@ from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
 from isorobust.compare import evidence, structure, tables
-from isorobust.compare.publish import (
-    CONNECTIVITY_FIGURE,
-    DETECTION_FIGURE,
-    FACTORIAL_FIGURE,
-    GEOMETRY_FIGURE,
-    PERCOLATION_FIGURE,
-    RECLASSIFIER_FIGURE,
-    ROBUST_FIGURE,
-)
-from isorobust.compare.report import (
-    HIERARCHY_NOTE,
-    connectivity_parts,
-    detection_parts,
-    percolation_parts,
-    primary_sentences,
-    reclassifier_parts,
-)
+from isorobust.compare.report import ROBUST_FIGURE, primary_sentences
 from isorobust.errors import UserError
 
 README = Path("README.md")
+SHOWN_HERE = ("Primary endpoint", "Accuracy")
 CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def block(folder: Path) -> str:
-    """The Markdown of one data set, from `metrics/<data>`."""
+    """The Markdown of one data set, from `metrics/<data>`: accuracy under attack, and where all the rest is."""
     if not (folder / "compare.json").exists():
         return structure.toy_table(artifacts.read_json(folder / "summary.json")) + "\n"
     tree = artifacts.read_json(folder / "compare.json")
@@ -46,17 +32,10 @@ def block(folder: Path) -> str:
     parts = [
         "\n".join(primary_sentences(tree)),
         tables.accuracy_table(tree),
-        tables.counts_line(tree) + f" Checks that failed: {'; '.join(failed) or 'none'}. All attacks and radii: "
-        f"[report]({folder / 'report.md'}), [CSV]({folder / 'compare.csv'}).",
-        tables.verdict_table(tree),
+        f"{tables.counts_line(tree)} Checks that failed: {'; '.join(failed) or 'none'}. All attacks and radii: "
+        f"[CSV]({folder / 'compare.csv'}).",
         f"![Robust accuracy on {tree['data']}]({folder / ROBUST_FIGURE})",
-        *_factorial(tree, folder),
-        *_geometry(tree, folder),
-        *([structure.hierarchy_table(tree), structure.mistakes_table(tree), HIERARCHY_NOTE] if tree.get("hierarchy") else []),
-        *_reclassifiers(tree, folder),
-        *_connectivity(tree, folder),
-        *_percolation(tree, folder),
-        *_detection(tree, folder),
+        f"In the report, with figures: {_contents(folder / 'report.md')}.",
     ]
     if (folder / FILE).exists():
         record = artifacts.read_json(folder / FILE)
@@ -68,52 +47,11 @@ def block(folder: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _factorial(tree: dict, folder: Path) -> list[str]:
-    """What the isometric term adds to each regulariser; nothing for results from before there were twins."""
-    if not tree.get("twins"):
-        return []
-    chosen = ["\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []
-    return [
-        tables.factorial_table(tree),
-        *chosen,
-        f"![What the isometric term adds on {tree['data']}]({folder / FACTORIAL_FIGURE})",
-    ]
-
-
-def _geometry(tree: dict, folder: Path) -> list[str]:
-    if not tree.get("geometry"):
-        return []
-    return [structure.geometry_table(tree), f"![Geometry of the representations on {tree['data']}]({folder / GEOMETRY_FIGURE})"]
-
-
-def _reclassifiers(tree: dict, folder: Path) -> list[str]:
-    if not tree.get("reclassifiers"):
-        return []
-    return [
-        *reclassifier_parts(tree["reclassifiers"]),
-        f"![The l2-reclassifier on {tree['data']}]({folder / RECLASSIFIER_FIGURE})",
-    ]
-
-
-def _connectivity(tree: dict, folder: Path) -> list[str]:
-    if not tree.get("connectivity"):
-        return []
-    figure = f"![Loss along paths between inputs of {tree['data']}]({folder / CONNECTIVITY_FIGURE})"
-    return [*connectivity_parts(tree["connectivity"]), figure]
-
-
-def _percolation(tree: dict, folder: Path) -> list[str]:
-    if not tree.get("percolation"):
-        return []
-    figure = f"![Connection by input size on {tree['data']}]({folder / PERCOLATION_FIGURE})"
-    return [*percolation_parts(tree["percolation"]), figure]
-
-
-def _detection(tree: dict, folder: Path) -> list[str]:
-    if not tree.get("detection"):
-        return []
-    figure = f"![Detecting adversarial images of {tree['data']}]({folder / DETECTION_FIGURE})"
-    return [*detection_parts(tree["detection"]), f"Every attack: [report]({folder / 'report.md'}).", figure]
+def _contents(report: Path) -> str:
+    """Links to the sections of a report, but for those that the README shows itself."""
+    titles = re.findall(r"^## (.*)$", report.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {title: re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+    return ", ".join(f"[{title}]({report}#{anchor})" for title, anchor in told.items() if title not in SHOWN_HERE)
 
 
 def filled(text: str) -> str:

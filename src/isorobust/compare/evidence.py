@@ -1,26 +1,63 @@
-"""Every published claim under test in one table: what was measured on which data, and whether it holds."""
+"""Every published claim under test, a table per paper: what was measured on which data, and whether it holds."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from isorobust.claims import UNDECIDED, verdict
-from isorobust.compare.cells import NORM_TITLES, markdown, named, percent, points
+from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, markdown, named, percent, points
 from isorobust.compare.reclassifiers import SENSITIVITY
+from isorobust.compare.structure import FLAT
 
-ISOMETRIC, RECLASSIFIER, CONNECTIVITY = "2211.01236", "2606.01746", "2409.05800"
-HEADER = ["claim", "paper", "data", "measured", "as published", "under the worst case, or the attack named"]
+ISOMETRIC = "Locally isometric layers (arXiv 2211.01236)"
+RECLASSIFIER = "The l2-reclassifier with Hybrid Prototype Mixing (arXiv 2606.01746)"
+CONNECTIVITY = "Input-space mode connectivity (arXiv 2409.05800)"
+
+KEEPS, EXCEPT_NEAR = "The term keeps distances inside classes", "The map is isometric except near decision boundaries"
+STRAIGHT = "straight path"
+NEARNESS = "rank correlation of distortion with nearness to the boundary, which is that with distance, its sign turned"
+
+
+class Row(NamedTuple):
+    """One number of one data set: `under` which attack or on which path; `told`: number, interval and verdict, as Markdown."""
+
+    paper: str
+    claim: str
+    measured: str
+    under: str
+    data: str
+    told: str
 
 
 def table(trees: dict[str, dict[str, Any]], toys: dict[str, dict[str, Any]]) -> str:
-    """Markdown of all claims; `trees`: compare.json by data set, `toys`: summary.json by toy."""
+    """Markdown of all claims, a table per paper; `trees`: compare.json by data set, `toys`: summary.json by toy.
+
+    Data sets stand side by side, so that a row is one measure of one claim.
+    """
     rows = [row for data, tree in trees.items() for row in _of_data(data, tree)]
-    rows += [row for toy, summary in toys.items() for row in _of_toy(toy, summary)]
-    order = list(dict.fromkeys(row[0] for row in rows))
-    return markdown(HEADER, [row for claim in order for row in rows if row[0] == claim])
+    parts = [part for paper in (ISOMETRIC, RECLASSIFIER, CONNECTIVITY) for part in _section(paper, rows, list(trees))]
+    toy_rows = [row for toy, summary in toys.items() for row in _of_toy(toy, summary)]
+    columns = list(dict.fromkeys(row.data for row in toy_rows))
+    return "\n\n".join([*parts, *_section(f"{ISOMETRIC}, toys", toy_rows, columns)])
 
 
-def _of_data(data: str, tree: dict[str, Any]) -> list[list[str]]:
+def _section(paper: str, rows: list[Row], columns: list[str]) -> list[str]:
+    """A paper's heading and table; a claim and what was measured are told in the first of their rows."""
+    rows = [row for row in rows if row.paper == paper]
+    if not rows:
+        return []
+    cells = {row[1:5]: row.told for row in rows}
+    claims = dict.fromkeys(row.claim for row in rows)
+    order = [key for claim in claims for key in dict.fromkeys(row[1:4] for row in rows if row.claim == claim)]
+    lines = []
+    for before, (claim, measured, under) in zip([("", "", ""), *order], order):
+        again = before[0] == claim
+        titles = ["" if again else claim, "" if again and before[1] == measured else measured, under]
+        lines.append(titles + [cells.get((claim, measured, under, data), "") for data in columns])
+    return [f"#### {paper}", markdown(["claim", "measured", "under", *columns], lines)]
+
+
+def _of_data(data: str, tree: dict[str, Any]) -> list[Row]:
     return [
         *_robustness(data, tree),
         *_geometry(data, tree),
@@ -31,11 +68,17 @@ def _of_data(data: str, tree: dict[str, Any]) -> list[list[str]]:
     ]
 
 
-def _told(interval: dict[str, float], shown: str) -> str:
-    return f"{shown} **{verdict(interval['lo'], interval['hi'])}**"
+def _told(interval: dict[str, float], shown: str, aside: str = "") -> str:
+    return f"{shown} **{verdict(interval['lo'], interval['hi'])}**{aside}"
 
 
-def _robustness(data: str, tree: dict[str, Any]) -> list[list[str]]:
+def _failed(tree: dict[str, Any], *arms: str) -> str:
+    """What stands beside a verdict: the checks that failed on the arms it is about."""
+    told = [shown for arm in arms if (shown := named(tree, arm)) != arm]
+    return f"; {', '.join(told)}" if told else ""
+
+
+def _robustness(data: str, tree: dict[str, Any]) -> list[Row]:
     """The isometric arm against the baseline, and each twin against its base: at the primary endpoint's radii."""
     primary, rows = tree["primary"], []
     first = f"{primary['arm']}-vs-{primary['reference']}"
@@ -46,14 +89,15 @@ def _robustness(data: str, tree: dict[str, Any]) -> list[list[str]]:
     for pair, claim in pairs.items():
         for eps in primary["eps"]:
             here = tree["differences"][pair].get(primary["norm"], {}).get(eps, {})
-            cells = [_told(here[a], points(here[a])) if a in here else "" for a in ("paper-fgsm", primary["attack"])]
-            arm, other = (named(tree, name) for name in pair.split("-vs-"))
+            arm, other = pair.split("-vs-")
             measured = f"{arm} less {other}, points, {NORM_TITLES[primary['norm']]} {eps}"
-            rows.append([claim, ISOMETRIC, data, measured, *cells])
+            for attack in (a for a in ("paper-fgsm", primary["attack"]) if a in here):
+                told = _told(here[attack], points(here[attack]), _failed(tree, arm, other))
+                rows.append(Row(ISOMETRIC, claim, measured, ATTACK_TITLES.get(attack, attack), data, told))
     return rows
 
 
-def _geometry(data: str, tree: dict[str, Any]) -> list[list[str]]:
+def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
     arm, reference = tree["primary"]["arm"], tree["primary"]["reference"]
     found = tree.get("geometry", {})
     if arm not in found or reference not in found:
@@ -62,28 +106,28 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[list[str]]:
     apart = "holds" if ours["lo"] > plain["hi"] else "does not hold" if ours["hi"] < plain["lo"] else UNDECIDED
     near = found[arm]["boundary"]["correlation"]
     return [
-        [
-            "The term keeps distances inside classes",
+        Row(
             ISOMETRIC,
-            data,
-            f"distance correlation of {arm}, of {reference} (separate intervals)",
-            f"{_three(ours)}, {_three(plain)} **{apart}**",
+            KEEPS,
+            f"distance correlation of {arm}; of {reference} (separate intervals)",
             "",
-        ],
-        [
-            "The map is isometric except near decision boundaries",
+            data,
+            f"{_three(ours)}; {_three(plain)} **{apart}**{_failed(tree, arm, reference)}",
+        ),
+        Row(
             ISOMETRIC,
-            data,
-            "rank correlation of distortion with nearness to the boundary",
-            f"{_three(_turned(near), '+.2f')} **{found[arm]['boundary']['verdict']}**",
+            EXCEPT_NEAR,
+            f"{arm}: {NEARNESS}",
             "",
-        ],
+            data,
+            f"{_three(_turned(near), '+.2f')} **{found[arm]['boundary']['verdict']}**{_failed(tree, arm)}",
+        ),
     ]
 
 
-def _hierarchy(data: str, tree: dict[str, Any]) -> list[list[str]]:
-    found = tree.get("hierarchy") or {}
-    rows = []
+def _hierarchy(data: str, tree: dict[str, Any]) -> list[Row]:
+    found, rows = tree.get("hierarchy") or {}, []
+    norm, aside = NORM_TITLES.get(found.get("norm"), ""), _failed(tree, FLAT)
     for name, numbers in found.items():
         if isinstance(numbers, dict):
             clean, attacked = numbers["mistakes"]["clean"], numbers["mistakes"]["pgd"]
@@ -91,39 +135,43 @@ def _hierarchy(data: str, tree: dict[str, Any]) -> list[list[str]]:
                 (lambda m: m, f"tree distance of mistakes, flat less {name}", "+.2f"),
                 (lambda m: m.get("per-image", {}), f"tree distance over all images, right ones 0, flat less {name}", "+.3f"),
             ):
-                near = {eps: what(m).get("nearer") for eps, m in {"": clean, **attacked}.items()}
-                told = {eps: _told(one, _three(one, style)) for eps, one in near.items() if one}
-                under = "; ".join(f"PGD on the classes, {eps}: {cell}" for eps, cell in told.items() if eps)
-                if told:
-                    claim = "A hierarchical network errs to nearer classes"
-                    rows.append([claim, ISOMETRIC, data, measured, told.get("", ""), under])
+                images = {"clean images": clean, **{f"PGD on the classes, {norm} {eps}": m for eps, m in attacked.items()}}
+                claim = "A hierarchical network errs to nearer classes"
+                for under, mistakes in images.items():
+                    if near := what(mistakes).get("nearer"):
+                        rows.append(Row(ISOMETRIC, claim, measured, under, data, _told(near, _three(near, style), aside)))
     return rows
 
 
-def _reclassifiers(data: str, tree: dict[str, Any]) -> list[list[str]]:
+def _reclassifiers(data: str, tree: dict[str, Any]) -> list[Row]:
     titles = {
-        "improves-base": ("The plug-in improves the robust accuracy of its base", "mixed surrogates less base's worst case"),
+        "improves-base": (
+            "The plug-in improves the robust accuracy of its base",
+            "accuracy under mixed surrogates, less its base's under the worst case",
+            "mixed surrogates",
+        ),
         "direct-attack-overstates": (
             "Attacking the plug-in directly overstates its robustness",
-            "direct less mixed surrogates (never below 0)",
+            "accuracy under an attack on the plug-in itself, less that under mixed surrogates (never negative)",
+            "attack on itself",
         ),
     }
     rows = []
     for name, parts in (tree.get("reclassifiers") or {}).items():
-        claims = parts["attacked"]["claims"]
-        for key, (claim, measure) in titles.items():
+        claims, aside = parts["attacked"]["claims"], _failed(tree, name)
+        for key, (claim, measure, under) in titles.items():
             for norm, by_eps in claims[key].items():
                 for eps, change in by_eps.items():
-                    measured = f"{named(tree, name)}: {measure}, points, {NORM_TITLES[norm]} {eps}"
-                    rows.append([claim, RECLASSIFIER, data, measured, "", _told(change, points(change))])
+                    measured = f"{name}: {measure}, points, {NORM_TITLES[norm]} {eps}"
+                    rows.append(Row(RECLASSIFIER, claim, measured, under, data, _told(change, points(change), aside)))
         for measure, change in claims["fc-more-sensitive"].items():
             measured = f"{name}: {SENSITIVITY[measure]}, FC less l2"
-            told = _told(change, _three(change, "+.3f"))
-            rows.append(["FC heads are more sensitive than l2 heads", RECLASSIFIER, data, measured, told, ""])
+            told = _told(change, _three(change, "+.3f"), aside)
+            rows.append(Row(RECLASSIFIER, "FC heads are more sensitive than l2 heads", measured, "", data, told))
     return rows
 
 
-def _paths(data: str, tree: dict[str, Any]) -> list[list[str]]:
+def _paths(data: str, tree: dict[str, Any]) -> list[Row]:
     """The same claim for trained arms, and under a title of its own for networks as they were before training."""
     told, sizes, rows = tree.get("connectivity") or {}, tree.get("percolation") or {}, []
     networks = [(arm, numbers["claims"]) for arm, numbers in told.get("arms", {}).items()]
@@ -132,31 +180,32 @@ def _paths(data: str, tree: dict[str, Any]) -> list[list[str]]:
         where = "in untrained networks too" if name.startswith("untrained") else "by near-linear low-loss paths"
         joined = f"Inputs of a class are connected {where}"
         level = "The loss hardly rises on the straight path between inputs of a class"
-        for key, claim, how in (
-            ("low-straight", joined, f"stays at or below {told['threshold']} on the straight path"),
-            ("low-bypassed", joined, f"stays at or below {told['threshold']} after {told['rounds']} rounds of bypassing"),
-            ("level-straight", level, f"rises by at most {told['threshold']} above the higher end"),
+        aside = _failed(tree, name)
+        for key, claim, how, path in (
+            ("low-straight", joined, f"stays at or below {told['threshold']}", STRAIGHT),
+            ("low-bypassed", joined, f"stays at or below {told['threshold']}", f"{told['rounds']} rounds of bypassing"),
+            ("level-straight", level, f"rises by at most {told['threshold']} above the higher end", STRAIGHT),
         ):
-            measured = f"{name}: {claims[key]['kind']} pairs whose loss {how}; limit {100 * told['connected']:.0f}"
-            rows.append([claim, CONNECTIVITY, data, measured, f"{percent(claims[key])} **{claims[key]['verdict']}**", ""])
+            measured = f"{name}: {claims[key]['kind']} pairs whose loss {how}, percent; limit {100 * told['connected']:.0f}"
+            told_so = f"{percent(claims[key])} **{claims[key]['verdict']}**{aside}"
+            rows.append(Row(CONNECTIVITY, claim, measured, path, data, told_so))
         if "higher" in claims:
             change = claims["higher"]
-            measured = f"{name}: gap of the straight path, adversarial less real end of equal loss"
-            told_so = f"{_three(change, '+.3g')} **{change['verdict']}**"
-            rows.append(["Barriers to adversarial images are higher", CONNECTIVITY, data, measured, told_so, ""])
+            claim, measured = "Barriers to adversarial images are higher", f"{name}: gap, adversarial less real end of equal loss"
+            told_so = f"{_three(change, '+.3g')} **{change['verdict']}**{aside}"
+            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so))
     for state, by_criterion in sizes.get("rise", {}).items():
         smallest, *_, largest = sizes["sizes"]
         for criterion, by_round in by_criterion.items():
             change = by_round["0"]
-            measured = (
-                f"{state}: share of {criterion} straight paths at {largest} x {largest}, less at {smallest} x {smallest}, points"
-            )
+            measured = f"{state}: share of {criterion} paths at {largest} x {largest}, less at {smallest} x {smallest}, points"
             told_so = f"{points(change)} **{change['verdict']}**"
-            rows.append(["Connection comes with high input dimension", CONNECTIVITY, data, measured, told_so, ""])
+            claim = "Connection comes with high input dimension"
+            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so))
     return rows
 
 
-def _detection(data: str, tree: dict[str, Any]) -> list[list[str]]:
+def _detection(data: str, tree: dict[str, Any]) -> list[Row]:
     told, rows = tree.get("detection") or {}, []
     titles = {
         "barrier-beyond-loss": "The barrier detects adversarial examples beyond what the loss itself tells",
@@ -174,26 +223,28 @@ def _detection(data: str, tree: dict[str, Any]) -> list[list[str]]:
         for arm, numbers in told.get("arms", {}).items():
             if key in numbers["claims"]:
                 change = numbers["claims"][key]
-                over = f"mean AUROC over {change['attacks']} unseen attacks, {measures.get(key)}"
-                measured = f"{arm}: {over if key in measures else alone}"
-                rows.append([title, CONNECTIVITY, data, measured, _told(change, _three(change, "+.3f")), ""])
+                measured, under = f"{arm}: {alone}", "images of equal loss"
+                if key in measures:
+                    measured, under = f"{arm}: mean AUROC, {measures[key]}", f"{change['attacks']} unseen attacks"
+                told_so = _told(change, _three(change, "+.3f"), _failed(tree, arm))
+                rows.append(Row(CONNECTIVITY, title, measured, under, data, told_so))
     return rows
 
 
-def _of_toy(toy: str, summary: dict[str, Any]) -> list[list[str]]:
+def _of_toy(toy: str, summary: dict[str, Any]) -> list[Row]:
     titles = {
-        "correlation is higher than under cross-entropy": "The term keeps distances inside classes",
-        "isometric distortion is higher near boundaries": "The map is isometric except near decision boundaries",
+        "correlation is higher than under cross-entropy": KEEPS,
+        "isometric distortion is higher near boundaries": EXCEPT_NEAR,
     }
     measures = {
         "correlation is higher than under cross-entropy": "gain in distance correlation",
-        "isometric distortion is higher near boundaries": "rank correlation of distortion with nearness to the boundary",
+        "isometric distortion is higher near boundaries": NEARNESS,
     }
     rows = []
     for level, at in summary["levels"].items():
         for key, title in titles.items():
             told = f"{_three(at['claims'][key], '+.2f')} **{at['claims'][key]['verdict']}**"
-            rows.append([title, ISOMETRIC, f"{toy}, {level}", measures[key], told, ""])
+            rows.append(Row(f"{ISOMETRIC}, toys", title, measures[key], "", f"{toy}, {level}", told))
     return rows
 
 

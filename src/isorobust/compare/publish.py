@@ -8,24 +8,21 @@ from typing import Any
 from isorobust.common import artifacts
 from isorobust.compare import cells, connectivity, csv_rows, detection, percolation, plots, reclassifiers, tables
 from isorobust.compare.analysis import add_reclassifiers, compare, summary
-from isorobust.compare.report import report
+from isorobust.compare.report import (
+    CONNECTIVITY_FIGURE,
+    DETECTION_FIGURE,
+    FACTORIAL_FIGURE,
+    GEOMETRY_FIGURE,
+    PERCOLATION_FIGURE,
+    RECLASSIFIER_FIGURE,
+    ROBUST_FIGURE,
+    report,
+)
 from isorobust.compare.results import ArmResults, read, read_reclassifiers, read_sweeps
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.drawing import png
 from isorobust.objectives.settings import twin_of
-
-# The figures that are committed, because the README shows them.
-ROBUST_FIGURE, FACTORIAL_FIGURE, GEOMETRY_FIGURE = "robust-accuracy.png", "complementarity.png", "geometry.png"
-RECLASSIFIER_FIGURE, CONNECTIVITY_FIGURE = "reclassifier.png", "connectivity.png"
-DETECTION_FIGURE, PERCOLATION_FIGURE = "detection.png", "percolation.png"
-STUDIES = {  # part of the tree -> its figure, which says nothing where the recipe skips the study
-    "geometry": GEOMETRY_FIGURE,
-    "reclassifiers": RECLASSIFIER_FIGURE,
-    "connectivity": CONNECTIVITY_FIGURE,
-    "percolation": PERCOLATION_FIGURE,
-    "detection": DETECTION_FIGURE,
-}
 
 
 def publish(
@@ -74,8 +71,7 @@ def publish(
         files[metrics_dir / f"{name}.csv"] = artifacts.csv_bytes(*csv_rows.curve_rows(results, arms, column))
     files[metrics_dir / "compare.csv"] = artifacts.csv_bytes(csv_rows.CSV_HEADER, csv_rows.long_rows(tree))
     files[metrics_dir / "complementarity.csv"] = artifacts.csv_bytes(*csv_rows.factorial_rows(tree))
-    figures = [ROBUST_FIGURE, FACTORIAL_FIGURE, *(name for part, name in STUDIES.items() if tree[part])]
-    files[metrics_dir / "report.md"] = report(tree, figures).encode()
+    files[metrics_dir / "report.md"] = report(tree).encode()
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
     for path, content in files.items():
         artifacts.write_bytes(path, content)

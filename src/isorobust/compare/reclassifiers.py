@@ -97,7 +97,8 @@ def batch_table(found: dict[str, dict[str, Any]]) -> str:
     flips = [cell for p in found.values() for cell in (percent(p["attacked"]["batch"]["flips"]), "")]
     rows += [["frozen (dataset-level prototypes alone)", *frozen], ["predictions that flip under reshuffling", *flips]]
     norm, eps = first["ball"]
-    return markdown(["batches", *(f"{n}, {what}" for n in found for what in ("clean", f"PGD, {NORM_TITLES[norm]} {eps}"))], rows)
+    kinds = ("clean", f"PGD, {NORM_TITLES[norm]} {eps}")
+    return markdown(["batches", *(f"{_named(*one)}, {what}" for one in found.items() for what in kinds)], rows)
 
 
 def ablation_table(found: dict[str, dict[str, Any]]) -> str:
@@ -109,7 +110,8 @@ def ablation_table(found: dict[str, dict[str, Any]]) -> str:
             row = parts["ablation"][i]
             cells += [percent({k: float(row[f"{what}{end}"]) for k, end in ENDS.items()}) for what in ("clean", "pgd")]
         rows.append([first["changed"], first["to"], *cells])
-    return markdown(["changed", "to", *(f"{name}, {what} (val)" for name in found for what in ("clean", "PGD"))], rows)
+    header = [f"{_named(*one)}, {what} (val)" for one in found.items() for what in ("clean", "PGD")]
+    return markdown(["changed", "to", *header], rows)
 
 
 def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:

@@ -21,14 +21,18 @@ def geometry_table(tree: dict[str, Any]) -> str:
             numbers["neighbours"]["overlap"],
             boundary["correlation"],
         ]
-        cells = [f"{e['value']:.2f} [{e['lo']:.2f}, {e['hi']:.2f}]" for e in estimates]
-        rows.append([named(tree, arm), *cells, boundary["verdict"]])
+        steepest, *cells = (
+            f"{e['value']:.{digits}f} [{e['lo']:.{digits}f}, {e['hi']:.{digits}f}]"
+            for e, digits in ((numbers["jacobian"]["largest"], 1), *((e, 2) for e in estimates))
+        )
+        rows.append([named(tree, arm), *cells[:-1], steepest, cells[-1], boundary["verdict"]])
     header = [
         "arm",
         "distance correlation",
         "stress",
         "fitted scale",
         "neighbour overlap",
+        "largest singular value of the Jacobian",
         "rank correlation of distortion and boundary distance",
     ]
     return markdown([*header, "more distorted near boundaries"], rows)

@@ -46,10 +46,14 @@ class Store:
             bar.update(len(units) - len(missing))
             for i, arrays in zip(missing, self.execute([units[i] for i in missing]), strict=True):
                 artifacts.write_npz(self.path(units[i]), arrays)
-                results[i] = arrays
+                # Let go, and read again below: a small array kept from each unit splits a hole that the next one's images
+                # would have fitted into, and thousands of units then hold gigabytes.
+                del arrays
                 gc.collect()
                 bar.update()
         gc.unfreeze()
+        for i in missing:
+            results[i] = artifacts.read_npz(self.path(units[i]))
         return results
 
     def _read(self, unit: Unit) -> Arrays | None:

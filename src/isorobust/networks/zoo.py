@@ -120,10 +120,20 @@ class ConvFeatures(Network):
         self.head = nn.Linear(options.width, classes)
 
     def body(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        x = _channels_last(x)
         for convolution in self.convolutions:
-            x = F.max_pool2d(F.relu(convolution(x)), 2)
+            x = F.relu(F.max_pool2d(convolution(x), 2))  # pooled first, which is the same, on a quarter of the numbers
         x = x.flatten(1)
         return _tanh_outputs(self.hidden, x), x
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """The same `[N, C, H, W]`, laid out as a CPU pools it twice as fast; by `permute`, which `vmap` takes.
+
+    By way of one axis, which gives gradients in `x` the layout of `x`: attacks take views of them.
+    """
+    x = x.flatten(1).unflatten(1, x.shape[1:])
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
 class SmallCNN(Network):
