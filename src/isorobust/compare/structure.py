@@ -90,13 +90,15 @@ def _nearer(mistakes: dict[str, Any], digits: int) -> list[str]:
 
 
 def toy_table(summary: dict[str, Any]) -> str:
-    """Rows: levels of a toy; both arms' accuracy, distance correlation and stress, and the claims' verdicts."""
+    """Rows: levels of a toy; both arms' accuracy and geometry, and the claims' verdicts."""
     rows = []
+    keys = ("accuracy", "correlation", "stress", "distortion")
     names = list(dict.fromkeys(claim for at in summary["levels"].values() for claim in at["claims"]))
     for level, at in summary["levels"].items():
         arms = [at["isometric"], at["cross-entropy"]]
-        cells = [" / ".join(f"{arm[key]['value']:.2f}" for arm in arms) for key in ("accuracy", "correlation", "stress")]
+        cells = [" / ".join(f"{arm[key]['value']:.2f}" for arm in arms) for key in keys]
         claims = [f"{at['claims'][name]['verdict']} ({at['claims'][name]['value']:+.2f})" for name in names]
         rows.append([level, str(at["classes"]), *cells, *claims])
-    measured = [f"{what}, isometric / cross-entropy" for what in ("accuracy", "distance correlation", "stress")]
+    titles = ("accuracy", "distance correlation", "stress", "local distortion")
+    measured = [f"{title}, isometric / cross-entropy" for title in titles]
     return markdown(["level", "classes", *measured, *names], rows)
