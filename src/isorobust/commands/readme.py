@@ -41,7 +41,7 @@ def block(folder: Path) -> str:
         record = artifacts.read_json(folder / FILE)
         runtime = record["runtime"]
         parts.append(
-            f"Made by commit `{record['commit'][:12]}` on {runtime['device']}, {runtime['threads']} threads, "
+            f"Compared by commit `{record['commit'][:12]}` on {runtime['device']}, {runtime['threads']} threads, "
             f"torch {runtime['torch']}, torchattacks {runtime['torchattacks']} ([provenance]({folder / FILE}))."
         )
     return "\n\n".join(parts) + "\n"
