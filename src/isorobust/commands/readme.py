@@ -14,6 +14,7 @@ from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
 from isorobust.compare import evidence, structure, tables
+from isorobust.compare.cells import ATTACK_TITLES
 from isorobust.compare.report import ROBUST_FIGURE, primary_sentences
 from isorobust.errors import UserError
 
@@ -67,7 +68,32 @@ def claims(names: list[str]) -> str:
     compared = [name for name in names if (cli.METRICS / name / "compare.json").exists()]
     trees = {name: artifacts.read_json(cli.METRICS / name / "compare.json") for name in compared}
     toys = {name: artifacts.read_json(cli.METRICS / name / "summary.json") for name in names if name not in compared}
-    return evidence.table(trees, toys)
+    return "\n".join(_counts(name, tree) for name, tree in trees.items()) + "\n\n" + evidence.table(trees, toys)
+
+
+def _counts(name: str, tree: dict) -> str:
+    """On how many images, pairs and seeds a data set's column is."""
+    primary = tree["primary"]
+    arm = tree["arms"][primary["reference"]]
+    attack, points = primary["attack"], primary["eps"].values()
+    seeds = arm["worst-case-seeds"] if attack == "worst-case" else arm["seeds"]
+    told = [
+        f"accuracy {arm['clean']['n']} test images, {arm['seeds']} seeds",
+        f"{ATTACK_TITLES.get(attack, attack)} {max(point['n'] for point in points)}, {seeds}",
+    ]
+    if geometry := tree["geometry"].get(primary["reference"]):
+        told.append(
+            f"geometry {geometry['distances']['correlation']['n']}, near boundaries {geometry['boundary']['correlation']['n']}"
+        )
+    if tree["hierarchy"]:
+        told.append(f"hierarchies {tree['hierarchy']['images']}")
+    for part, key, title in (
+        ("connectivity", "pairs", "pairs of a kind and seed for paths"),
+        ("detection", "images", "images for detection"),
+    ):
+        for numbers in list(tree[part].get("arms", {}).values())[:1]:
+            told.append(f"{numbers[key]} {title}, {numbers['seeds']} seeds")
+    return f"- `{name}`: {'; '.join(told)}."
 
 
 def main(argv: list[str]) -> int:
