@@ -6,7 +6,7 @@ SHELL := /bin/bash
 IN_ENV = bin=$$(VENV="$(VENV)" scripts/environment.sh); export PATH="$$bin:$$PATH" PYTHONPATH="$(CURDIR)/src$${PYTHONPATH:+:$$PYTHONPATH}";
 DATA ?=
 
-.PHONY: help setup repro toys test test-fast lint format bench ui sync tables verify stale provenance clean
+.PHONY: help setup repro toys test test-fast lint format bench ui sync tables verify stale provenance extend clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ stale: ## which committed results are older than the code
 
 provenance: ## record where the results of the present data set came from
 	@$(IN_ENV) python -m isorobust.commands.provenance write
+
+extend: ## add the arms that ran here to the published results of the present data set
+	@$(IN_ENV) python -m isorobust.commands.extend
 
 clean: ## remove finished units, downloads and locks; results and caches stay
 	rm -rf .isorobust

@@ -1,4 +1,4 @@
-"""Compare the arms: `python -m stages.compare RESULT_DIR METRIC_DIR`."""
+"""Compare the arms: `python -m stages.compare RESULT_DIR METRIC_DIR [PUBLISHED_DIR]`."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ def load(params: Params) -> Settings:
     return Settings(data, arms, plug_ins, setup, compared, params.recipe(ConnectivitySettings, data, "connectivity"))
 
 
-def compare(results: Path, metrics: Path) -> tracking.Record:
+def compare(results: Path, metrics: Path, published: Path | None = None) -> tracking.Record:
+    """`published`: an earlier comparison, for what did not run here (isorobust.commands.extend)."""
     from isorobust.compare.publish import publish
 
     data, arms, plug_ins, setup, *settings = load(Params.read())
-    publish(results, metrics, data, arms, plug_ins, setup, *settings)
+    publish(results, metrics, data, arms, plug_ins, setup, *settings, published=published)
     extra = (
         metrics / "compare.json",
         metrics / "report.md",

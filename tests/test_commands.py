@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from isorobust.commands import provenance, readme, verify
+from isorobust.commands import extend, provenance, readme, verify
 from isorobust.commands.sync import records
 from isorobust.common.params import check
 from isorobust.networks.checkpoint import Checkpoint
@@ -107,6 +107,17 @@ def test_verify_asks_for_the_committed_interval(value, inside):
     assert (path, seen, verdict) == ("arms.a.clean", value, inside)
 
 
+def test_nothing_is_added_where_nothing_ran(tmp_path):
+    for name in ("params.yaml", "dvc.yaml", "metrics"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    done = in_folder(tmp_path, "extend")
+    assert done.returncode == 1 and "provenance.json: no such file; only published results with a record" in done.stderr
+    (tmp_path / "params.yaml").unlink()
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("name: mnist-5k", "name: mnist", 1))
+    done = in_folder(tmp_path, "extend")
+    assert done.returncode == 1 and "results/mnist: no arm was attacked here" in done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["verify", "verify mnist", "verify rings", "provenance write"])
 def test_numbers_that_were_not_made_here_are_not_vouched_for(tmp_path, command):
     for name in ("params.yaml", "dvc.yaml", "metrics"):
@@ -142,6 +153,63 @@ def test_provenance_tells_what_changed():
     now = {"code": {"a.py": "1", "b.py": "3", "c.py": "4"}, "source": {}, "recipe": {"x": 2}, "threads": 2}
     assert provenance.reasons(record, record) == []
     assert provenance.reasons(record, now) == ["b.py changed", "c.py is new", "params.yaml: recipe changed"]
+
+
+def record(**changes):
+    recipe = {"seeds": "0-4", "network": {}, "training": {}, "attack": {}, "geometry": {}, "compare": {}, "detection": "skip"}
+    recipe["arms"] = {"baseline": {}, "trades": "skip", "noise": {"sigma": 0.3}}
+    source = {"source": "folder", "root": "here", "val": 50}
+    return {"commit": "1" * 40, "source": source, "recipe": {**recipe, **changes}, "runtime": {"device": "cpu"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, []),
+        ({"arms": {"baseline": {}, "trades": {}, "noise": {"sigma": 0.3}}}, []),
+        ({"arms": {"baseline": {}, "trades": {}, "noise": {"sigma": 0.5}}}, ["arms.noise"]),
+        ({"arms": {"baseline": {"x": 1}, "trades": {}}}, ["arms.noise"]),
+        ({"seeds": "0-1"}, ["seeds"]),
+        ({"attack": {"images": 7}, "detection": {}}, ["attack"]),
+    ],
+    ids=["same", "new arm", "other number", "arm gone", "other seeds", "other attack"],
+)
+def test_only_what_the_published_arms_share_may_not_differ(changes, told):
+    """`baseline` and `trades` ran here."""
+    assert extend.refusals(record(), record(**changes), ["baseline", "trades"]) == told
+
+
+def test_results_from_another_source_are_not_added():
+    now = record()
+    now["source"] = {**now["source"], "root": "elsewhere"}
+    assert extend.refusals(record(), now, []) == []
+    now["source"]["val"] = 60
+    assert extend.refusals(record(), now, []) == ["source"]
+
+
+def test_the_record_says_by_whom_each_arm_was_compared(tmp_path, monkeypatch):
+    """After a first addition by another commit, `trades` and the study of detection ran here."""
+    monkeypatch.setattr(extend, "changed", lambda record: ["b.py"])
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack/trades.json").write_text("{}")
+    (tmp_path / "detect").mkdir()
+    tree = {"arms": dict.fromkeys(["baseline", "trades", "noise"]), "reclassifiers": {}, "hierarchy": {"x": 1}}
+    tree |= {"connectivity": {}, "percolation": {}, "detection": {"y": 1}}
+    first = {"commit": "0" * 40, "runtime": {"device": "old"}, "kept": ["noise", "trades"], "changed": ["a.py"]}
+    now = record(arms={"baseline": {}, "trades": {}, "noise": {"sigma": 0.3}}, detection={"images": 9}, seeds="others")
+    told = extend.extended({**record(), "carried": [first]}, {**now, "commit": "2" * 40}, tree, tmp_path)
+    assert told["commit"] == "2" * 40
+    assert told["recipe"] == record(arms=now["recipe"]["arms"], detection={"images": 9})["recipe"]
+    assert told["carried"] == [
+        {"commit": "1" * 40, "runtime": {"device": "cpu"}, "kept": ["baseline", "hierarchy"], "changed": ["b.py"]},
+        {**first, "kept": ["noise"], "changed": ["a.py", "b.py"]},
+    ]
+    ours, theirs = ({**told, "code": {}, "threads": 1} for _ in range(2))
+    assert provenance.reasons(ours, theirs) == [
+        "baseline, hierarchy: older than b.py",
+        "noise: older than a.py",
+        "noise: older than b.py",
+    ]
 
 
 def test_the_active_environment_holds_the_pins():

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
+from isorobust.common import artifacts
 from isorobust.common.params import check
 from isorobust.compare import cells, csv_rows, evidence, plots, structure, tables
 from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, add_reclassifiers, compare, summary, verdict
 from isorobust.compare.publish import twins_of
-from isorobust.compare.results import ArmResults
+from isorobust.compare.results import ArmResults, verdict_bytes
 from isorobust.compare.settings import CompareSettings
 from isorobust.drawing import png
 from isorobust.errors import UserError
@@ -77,6 +80,46 @@ def test_a_verdict_needs_the_whole_interval(lo, hi, expected):
     assert verdict({"lo": lo, "hi": hi}) == expected
 
 
+def published(tree):
+    return json.loads(artifacts.json_bytes(tree))
+
+
+def test_arms_without_verdicts_stand_as_they_were_published():
+    arms = [arm("baseline", 0.5), arm("isometric", 0.8), arm("noise", 0.6)]
+    before = published(compare(arms[:2], SETTINGS, "d", TWINS))
+    bare = arms[1]._replace(arrays={})
+    tree = compare([arms[0], bare, arms[2]], SETTINGS, "d", TWINS, before=before)
+    assert published(tree) == published(compare(arms, SETTINGS, "d", TWINS))
+
+
+def test_a_published_number_is_paired_with_nothing_that_it_was_not_measured_beside():
+    arms = [arm("baseline", 0.5), arm("isometric", 0.8)]
+    before = published(compare(arms, SETTINGS, "d", TWINS))
+    bare = arms[1]._replace(arrays={})
+    with pytest.raises(UserError, match="no verdicts of isometric are published, and baseline is not what it was"):
+        compare([arm("baseline", 0.4), bare], SETTINGS, "d", TWINS, before=before)
+    with pytest.raises(UserError, match="noise-vs-isometric: no verdicts of isometric are published, to pair them with"):
+        compare([arms[0], bare, arm("noise", 0.6)], SETTINGS, "d", {**TWINS, "noise": "isometric"}, before=before)
+
+
+def test_arms_attacked_on_other_images_are_refused():
+    other = arm("isometric", 0.5)
+    other.arrays["labels"] = other.arrays["labels"][::-1]
+    with pytest.raises(UserError, match="isometric and baseline were attacked on other test images"):
+        compare([arm("baseline", 0.5), other], SETTINGS, "d", TWINS)
+
+
+def test_published_verdicts_are_those_that_comparisons_read(tmp_path):
+    """Small, the same bytes for the same verdicts, and read like the stage's own file."""
+    arrays = arm("baseline", 0.5).arrays
+    content = verdict_bytes(arrays)
+    assert content == verdict_bytes(dict(arrays)) and len(content) < 4000
+    (tmp_path / "v.npz").write_bytes(content)
+    found = artifacts.read_npz(tmp_path / "v.npz")
+    assert found.keys() == {name for name in arrays if not name.startswith("predicted/")}
+    assert all(np.array_equal(found[name], arrays[name]) and found[name].dtype == arrays[name].dtype for name in found)
+
+
 def test_arms_without_common_seeds_are_refused():
     with pytest.raises(UserError, match="share no seeds"):
         compare([arm("baseline", 0.5), arm("isometric", 0.5, seeds=(7, 8, 9))], SETTINGS, "d", TWINS)
@@ -123,7 +166,7 @@ def test_figures_are_the_same_bytes_for_the_same_numbers():
         lambda: plots.robust_accuracy(tree),
         lambda: plots.training_curves(results),
         lambda: plots.confusion_matrices(results, "linf", "0.1"),
-        lambda: plots.complementarity(tables.factorial_entries(tree), "d"),
+        lambda: plots.complementarity(tree, tables.factorial_entries(tree)),
         lambda: plots.sweep_heatmaps("tuned", SWEPT),
     ):
         first, second = png(draw()), png(draw())

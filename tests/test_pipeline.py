@@ -225,3 +225,45 @@ def test_stale_results_and_their_provenance_are_told(copied):
     path.write_text(path.read_text() + "# a remark\n")
     done = copied.run("python", "-m", "isorobust.commands.provenance", "stale", check=False)
     assert done.returncode == 1 and "other: STALE" in done.stdout and "src/isorobust/training/fit.py changed" in done.stdout
+
+
+def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(copied):
+    """The published ones by their verdicts per image: the same bytes as from one run, and a record of who made what."""
+
+    def extend(check=True):
+        return copied.run("python", "-m", "isorobust.commands.extend", check=check)
+
+    metrics = copied.root / "metrics/tiny"
+    as_it_was = (copied.root / "params.yaml").read_text()
+    whole = {path.name: path.read_bytes() for path in metrics.iterdir() if path.is_file()}
+    verdicts = {path.name: path.read_bytes() for path in (metrics / "attack").iterdir()}
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"].update({"isometric-tuned": "skip"}))
+    copied.run("dvc", "repro", "compare")
+    copied.run("python", "-m", "isorobust.commands.provenance", "write")
+    copied.commit("without the tuned arm")
+    assert "isometric-tuned" not in json.loads((metrics / "compare.json").read_text())["arms"]
+    assert not (metrics / "attack/isometric-tuned.npz").exists()
+
+    shutil.rmtree(copied.root / "results/tiny")
+    assert "no arm was attacked here" in extend(check=False).stderr
+    (copied.root / "params.yaml").write_text(as_it_was)
+    copied.run("dvc", "repro", "attack@isometric-tuned", "geometry@isometric-tuned")
+    assert not (copied.root / "results/tiny/attack/baseline.npz").exists()
+    assert "metrics/tiny: adding isometric-tuned" in extend().stdout
+    for name, content in whole.items():
+        assert (metrics / name).read_bytes() == content, name
+    assert {path.name: path.read_bytes() for path in (metrics / "attack").iterdir()} == verdicts
+    (carried,) = json.loads((metrics / "provenance.json").read_text())["carried"]
+    kept = ["baseline", "isometric", "adversarial", "reclassifier", "hierarchy", "connectivity", "percolation", "detection"]
+    assert carried["kept"] == kept and carried["changed"] == []
+
+    copied.edit_params(lambda tree: tree["recipes"]["tiny"]["training"].update(epochs=9))
+    assert "params.yaml: training of tiny differ from what its published results were made with" in extend(check=False).stderr
+    (copied.root / "params.yaml").write_text(as_it_was)
+    path = copied.root / "src/isorobust/training/fit.py"
+    path.write_text(path.read_text() + "# a remark\n")
+    assert "the code differs from the commit; commit it first" in extend(check=False).stderr
+    copied.commit("other code")
+    assert "src/isorobust/training/fit.py is not what the published results were made with" in extend().stdout
+    (carried,) = json.loads((metrics / "provenance.json").read_text())["carried"]
+    assert carried["kept"] == kept and carried["changed"] == ["src/isorobust/training/fit.py"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from isorobust.schema import validate
 FILE = "provenance.json"
 
 
-def code_hashes(pipeline: Path = Path("dvc.yaml")) -> dict[str, str]:
-    """File -> hash of every code file that a stage of dvc.yaml depends on; the toys have no part in a data set's results."""
+def code_hashes(pipeline: Path = Path("dvc.yaml"), without: Collection[str] = ()) -> dict[str, str]:
+    """File -> hash of every code file that a stage of dvc.yaml depends on, but for those `without`.
+
+    The toys have no part in a data set's results.
+    """
     stages = yaml.safe_load(pipeline.read_text(encoding="utf-8"))["stages"]
-    deps = {Path(dep) for name, stage in stages.items() if name != "toys" for dep in _deps(stage)}
+    deps = {Path(dep) for name, stage in stages.items() if name not in ("toys", *without) for dep in _deps(stage)}
     code = [dep for dep in deps if dep.parts[0] in ("src", "stages") or dep.name.startswith("requirements")]
     files = sorted({file for dep in code for file in (dep.glob("*.py") if dep.is_dir() else [dep])})
     return {str(file): hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files}
@@ -60,17 +63,25 @@ def locked_data() -> str | None:
 
 
 def write() -> None:
-    from isorobust.common.runtime import describe, prepare
-
     params = Params.read()
     validate(params)
     data = params.get("data", "name")
     cli.made_here(data)
+    save(data, here(params, data))
+
+
+def here(params: Params, data: str) -> dict[str, Any]:
+    """The record of what this checkout makes. Errors: UserError if the code is not committed."""
+    from isorobust.common.runtime import describe, prepare
+
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "stages", "requirements*.txt")
     if changed:
         raise UserError(f"the code differs from the commit; commit it first, so that the record names it:\n{changed}")
     runtime = describe(prepare(params.get("device"), params.block(int, "threads")))
-    record = {"commit": _git("rev-parse", "HEAD"), **recipe(params, data), "code": code_hashes(), "runtime": runtime}
+    return {"commit": _git("rev-parse", "HEAD"), **recipe(params, data), "code": code_hashes(), "runtime": runtime}
+
+
+def save(data: str, record: dict[str, Any]) -> None:
     artifacts.write_json(cli.METRICS / data / FILE, record)
     print(f"{cli.METRICS / data / FILE}: written, commit {record['commit'][:12]}")
 
@@ -79,6 +90,7 @@ def reasons(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between a record and the present checkout."""
     told = [f"{file} changed" for file in record["code"] if now["code"].get(file) != record["code"][file]]
     told += [f"{file} is new" for file in now["code"] if file not in record["code"]]
+    told += [f"{', '.join(group['kept'])}: older than {file}" for group in record.get("carried", []) for file in group["changed"]]
     return told + [f"params.yaml: {key} changed" for key in ("source", "recipe", "threads") if record[key] != now[key]]
 
 

@@ -41,10 +41,14 @@ def block(folder: Path) -> str:
     if (folder / FILE).exists():
         record = artifacts.read_json(folder / FILE)
         runtime = record["runtime"]
-        parts.append(
+        told = (
             f"Compared by commit `{record['commit'][:12]}` on {runtime['device']}, {runtime['threads']} threads, "
             f"torch {runtime['torch']}, torchattacks {runtime['torchattacks']} ([provenance]({folder / FILE}))."
         )
+        for group in record.get("carried", []):
+            code = f"before changes in {', '.join(group['changed'])}" if group["changed"] else "with the same code"
+            told += f" As commit `{group['commit'][:12]}` compared them, {code}: {', '.join(group['kept'])}."
+        parts.append(told)
     return "\n\n".join(parts) + "\n"
 
 

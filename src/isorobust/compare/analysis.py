@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from isorobust import claims
 from isorobust.claims import HOLDS, REFUTED, UNDECIDED
+from isorobust.common import artifacts
 from isorobust.common.params import eps_key
 from isorobust.common.statistics import LEVEL, difference, rate
 from isorobust.compare.cells import failed
@@ -22,13 +24,19 @@ SUMMARY_LIMIT = 20
 
 
 def compare(
-    results: list[ArmResults], settings: CompareSettings, data: str, twins: dict[str, str], retuned: Collection[str] = ()
+    results: list[ArmResults],
+    settings: CompareSettings,
+    data: str,
+    twins: dict[str, str],
+    retuned: Collection[str] = (),
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The tree of compare.json: arms, paired differences, checks, the primary endpoint.
 
     Every arm is held against the reference, and every twin against the arm that it adds the
     isometric term to (`twins`: arm -> that arm). `retuned`: those of them for which that arm's own
     numbers were chosen again; such a difference is not the term's alone, so the tree's `twins` leave them out.
+    `before`: the tree that was published, for arms of which no verdicts are at hand.
     """
     by_arm = {result.arm: result for result in results}
     for arm in (settings.reference, settings.primary.arm):
@@ -40,9 +48,9 @@ def compare(
     tree: dict[str, Any] = {
         "data": data,
         "level": LEVEL,
-        "arms": {result.arm: _arm(result) for result in results},
+        "arms": {result.arm: _arm(result, before) for result in results},
         "twins": {arm: base for arm, base in twins.items() if arm in by_arm and arm not in retuned},
-        "differences": {f"{result.arm}-vs-{other.arm}": _differences(result, other) for result, other in pairs},
+        "differences": {f"{result.arm}-vs-{other.arm}": _differences(result, other, before) for result, other in pairs},
         "checks": {result.arm: result.attacked["checks"] for result in results},
         "geometry": {result.arm: result.measured for result in results if result.measured},
     }
@@ -51,18 +59,24 @@ def compare(
 
 
 def add_reclassifiers(
-    tree: dict[str, Any], results: list[ArmResults], plugged: list[ArmResults], settings: CompareSettings
+    tree: dict[str, Any],
+    results: list[ArmResults],
+    plugged: list[ArmResults],
+    settings: CompareSettings,
+    before: dict[str, Any] | None = None,
 ) -> None:
     """Puts the reclassifiers beside the arms, each held against the reference; their worst case is the mixed surrogate attack."""
     reference = next(result for result in results if result.arm == settings.reference)
     for one in plugged:
-        tree["arms"][one.arm] = _arm(one)
-        tree["differences"][f"{one.arm}-vs-{reference.arm}"] = _differences(one, reference)
+        tree["arms"][one.arm] = _arm(one, before)
+        tree["differences"][f"{one.arm}-vs-{reference.arm}"] = _differences(one, reference, before)
         tree["checks"][one.arm] = one.attacked["checks"]
         tree["primary"]["failed-checks"][one.arm] = failed(one.attacked["checks"])
 
 
-def _arm(result: ArmResults) -> dict[str, Any]:
+def _arm(result: ArmResults, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    if not result.arrays:
+        return before["arms"][result.arm]
     robust: dict[str, Any] = {}
     felled: dict[str, Any] = {}
     for norm, eps in points_of(result.arrays):
@@ -83,8 +97,12 @@ def _arm(result: ArmResults) -> dict[str, Any]:
     }
 
 
-def _differences(result: ArmResults, reference: ArmResults) -> dict[str, Any]:
-    """Paired by seed and sample, over the seeds that both arms have."""
+def _differences(result: ArmResults, reference: ArmResults, before: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Paired by seed and sample, over the seeds that both arms have; as published where verdicts of one are not at hand."""
+    if not (result.arrays and reference.arrays):
+        return _as_published(result, reference, before)
+    if not np.array_equal(result.arrays["labels"], reference.arrays["labels"]):
+        raise UserError(f"{result.arm} and {reference.arm} were attacked on other test images; run `dvc repro` for both")
     tree: dict[str, Any] = {
         "clean": _paired(result, reference, result.arrays["correct/clean"], reference.arrays["correct/clean"])
     }
@@ -94,6 +112,18 @@ def _differences(result: ArmResults, reference: ArmResults) -> dict[str, Any]:
             if attack in there:
                 tree.setdefault(norm, {}).setdefault(eps, {})[attack] = _paired(result, reference, flags, there[attack])
     return tree
+
+
+def _as_published(result: ArmResults, reference: ArmResults, before: dict[str, Any]) -> dict[str, Any]:
+    """Errors: UserError if the pair was not published, or an arm that ran anew since is not what it was."""
+    lacking = " and ".join(one.arm for one in (result, reference) if not one.arrays)
+    name = f"{result.arm}-vs-{reference.arm}"
+    if name not in before["differences"]:
+        raise UserError(f"{name}: no verdicts of {lacking} are published, to pair them with; run {lacking} here too")
+    for one in (result, reference):
+        if one.arrays and json.loads(artifacts.json_bytes(_arm(one))) != before["arms"].get(one.arm):
+            raise UserError(f"{name}: no verdicts of {lacking} are published, and {one.arm} is not what it was; run both here")
+    return before["differences"][name]
 
 
 def _paired(result: ArmResults, reference: ArmResults, flags: np.ndarray, other: np.ndarray) -> dict[str, float]:

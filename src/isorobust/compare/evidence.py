@@ -10,6 +10,7 @@ from isorobust.compare.reclassifiers import SENSITIVITY
 from isorobust.compare.structure import FLAT
 
 ISOMETRIC = "Locally isometric layers (arXiv 2211.01236)"
+TOYS = f"{ISOMETRIC}, toys"
 RECLASSIFIER = "The l2-reclassifier with Hybrid Prototype Mixing (arXiv 2606.01746)"
 CONNECTIVITY = "Input-space mode connectivity (arXiv 2409.05800)"
 
@@ -34,11 +35,12 @@ def table(trees: dict[str, dict[str, Any]], toys: dict[str, dict[str, Any]]) -> 
 
     Data sets stand side by side, so that a row is one measure of one claim.
     """
-    rows = [row for data, tree in trees.items() for row in _of_data(data, tree)]
+    studies = (_robustness, _geometry, _hierarchy, _reclassifiers, _paths, _detection)
+    rows = [row for study in studies for data, tree in trees.items() for row in study(data, tree)]
     parts = [part for paper in (ISOMETRIC, RECLASSIFIER, CONNECTIVITY) for part in _section(paper, rows, list(trees))]
     toy_rows = [row for toy, summary in toys.items() for row in _of_toy(toy, summary)]
     columns = list(dict.fromkeys(row.data for row in toy_rows))
-    return "\n\n".join([*parts, *_section(f"{ISOMETRIC}, toys", toy_rows, columns)])
+    return "\n\n".join([*parts, *_section(TOYS, toy_rows, columns)])
 
 
 def _section(paper: str, rows: list[Row], columns: list[str]) -> list[str]:
@@ -55,17 +57,6 @@ def _section(paper: str, rows: list[Row], columns: list[str]) -> list[str]:
         titles = ["" if again else claim, "" if again and before[1] == measured else measured, under]
         lines.append(titles + [cells.get((claim, measured, under, data), "") for data in columns])
     return [f"#### {paper}", markdown(["claim", "measured", "under", *columns], lines)]
-
-
-def _of_data(data: str, tree: dict[str, Any]) -> list[Row]:
-    return [
-        *_robustness(data, tree),
-        *_geometry(data, tree),
-        *_hierarchy(data, tree),
-        *_reclassifiers(data, tree),
-        *_paths(data, tree),
-        *_detection(data, tree),
-    ]
 
 
 def _told(interval: dict[str, float], shown: str, aside: str = "") -> str:
@@ -244,7 +235,7 @@ def _of_toy(toy: str, summary: dict[str, Any]) -> list[Row]:
     for level, at in summary["levels"].items():
         for key, title in titles.items():
             told = f"{_three(at['claims'][key], '+.2f')} **{at['claims'][key]['verdict']}**"
-            rows.append(Row(f"{ISOMETRIC}, toys", title, measures[key], "", f"{toy}, {level}", told))
+            rows.append(Row(TOYS, title, measures[key], "", f"{toy}, {level}", told))
     return rows
 
 

@@ -48,12 +48,9 @@ def robust_accuracy(tree: dict[str, Any]) -> Figure:
     return figure
 
 
-def complementarity(entries: list[dict[str, Any]], data: str, names: dict[str, str] | None = None) -> Figure:
-    """Per measure, each twin's paired difference to the arm without the isometric term, with its interval.
-
-    `names`: how to write an arm, where not by its own name.
-    """
-    shown = names or {}
+def complementarity(tree: dict[str, Any], entries: list[dict[str, Any]]) -> Figure:
+    """Per measure, each twin's paired difference to the arm without the isometric term, with its interval."""
+    attack = tree["primary"]["attack"]
     measures = list(dict.fromkeys(entry["measure"] for entry in entries)) or ["clean"]
     pairs = list(dict.fromkeys((entry["regulariser"], entry["twin"]) for entry in entries))
     size = (3.1 * len(measures) + 2.8, 0.42 * len(pairs) + 1.5)
@@ -66,14 +63,14 @@ def complementarity(entries: list[dict[str, Any]], data: str, names: dict[str, s
                 change, row = entry["difference"], pairs.index((entry["regulariser"], entry["twin"]))
                 error = [[100 * (change["value"] - change["lo"])], [100 * (change["hi"] - change["value"])]]
                 axis.errorbar(100 * change["value"], row, xerr=error, fmt="o", capsize=3, color=colors[entry["verdict"]])
-        title = "clean accuracy" if measure == "clean" else f"worst case at {measure}"
+        title = "clean accuracy" if measure == "clean" else f"{ATTACK_TITLES.get(attack, attack)} at {measure}"
         axis.set(xlabel="difference in points", ylim=(max(len(pairs), 1) - 0.4, -0.6))  # the first pair above
         axis.set_title(title, fontsize=10)
         axis.locator_params(axis="x", nbins=5)
         axis.margins(x=0.08)
-    labels = [_broken(f"{shown.get(twin, twin)}\nover {shown.get(base, base)}") for base, twin in pairs]
+    labels = [_broken(f"{named(tree, twin)}\nover {named(tree, base)}") for base, twin in pairs]
     axes[0][0].set_yticks(range(len(pairs)), labels, fontsize=7.5)
-    figure.suptitle(f"{data}: what the isometric term adds (95 %; green gains, red loses, grey undecided)", fontsize=10)
+    figure.suptitle(f"{tree['data']}: what the isometric term adds (95 %; green gains, red loses, grey undecided)", fontsize=10)
     return figure
 
 

@@ -1,7 +1,9 @@
-"""Reading what the stages train and attack wrote: one ArmResults per arm in use."""
+"""Reading what the stages train and attack wrote, here or in what is published: one ArmResults per arm in use."""
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +12,14 @@ import numpy as np
 from isorobust.common import artifacts
 from isorobust.errors import UserError
 
+CURVES = {"val_accuracy": "val-accuracy.csv", "train_loss": "train-loss.csv"}  # column of an arm's curves -> file of all arms'
+
 
 class ArmResults(NamedTuple):
-    """trained, attacked, measured: the JSON of training, attacks and geometry; curves: rows by epoch; arrays: verdicts."""
+    """trained, attacked, measured: the JSON of training, attacks and geometry; curves: rows by epoch; arrays: verdicts.
+
+    No arrays: of a published arm the numbers alone are known.
+    """
 
     arm: str
     trained: dict[str, Any]
@@ -30,10 +37,16 @@ class ArmResults(NamedTuple):
         return self.arrays.get(f"correct/{attack}/{norm}/{eps}")
 
 
-def read(results: Path, arms: list[str]) -> list[ArmResults]:
-    """The arms that the recipe uses, in the order given. Errors: UserError for a missing or damaged file."""
+def read(results: Path, arms: list[str], published: Path | None = None) -> list[ArmResults]:
+    """The arms that the recipe uses, in the order given; from `published`, a folder under metrics/, those that did not run here.
+
+    Errors: UserError for a missing or damaged file.
+    """
     used = []
     for arm in arms:
+        if published and not ran(results, arm):
+            used += _published(published, arm, ("train", "attack", "geometry"))
+            continue
         trained = artifacts.read_json(results / "train" / f"{arm}.json")
         attacked = artifacts.read_json(results / "attack" / f"{arm}.json")
         if attacked.get("skipped") or trained.get("skipped"):
@@ -49,10 +62,52 @@ def read(results: Path, arms: list[str]) -> list[ArmResults]:
     return used
 
 
-def read_reclassifiers(results: Path, names: list[str]) -> list[ArmResults]:
-    """The reclassifiers in use; geometry does not measure them. Errors: UserError for a missing or damaged file."""
+def ran(results: Path, arm: str) -> bool:
+    """Whether an arm or a plug-in was attacked here, though it may have been skipped."""
+    return (results / "attack" / f"{arm}.json").exists()
+
+
+def _published(folder: Path, arm: str, parts: tuple[str, ...]) -> list[ArmResults]:
+    """The arm as `compare` published it; none if it was skipped."""
+    numbers = {part: artifacts.read_json(folder / part / f"{arm}.json") for part in parts}
+    if numbers["attack"].get("skipped"):
+        return []
+    verdicts = folder / "attack" / f"{arm}.npz"
+    arrays = artifacts.read_npz(verdicts) if verdicts.exists() else {}
+    by_column = {column: artifacts.read_csv(folder / name) for column, name in CURVES.items()}
+    curves = [{"epoch": row["epoch"]} for row in by_column["val_accuracy"]]
+    for column, rows in by_column.items():
+        for row, own in zip(curves, rows):
+            row[column] = own.get(arm, "")
+    curves = [row for row in curves if all(row.values())]
+    return [ArmResults(arm, numbers["train"], numbers["attack"], curves, arrays, numbers.get("geometry", {}))]
+
+
+def verdict_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    """What is published of an arm's verdicts: who was right about which image, and what felled it; an npz.
+
+    Compressed by bzip2, of which there is one implementation, so that the same verdicts give the same bytes everywhere.
+    """
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name, array in arrays.items():
+            if name in ("labels", "seeds", "parts/worst-case") or name.startswith(("correct/", "fallen/")):
+                member = io.BytesIO()
+                np.lib.format.write_array(member, array, allow_pickle=False)
+                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_BZIP2)
+    return memory.getvalue()
+
+
+def read_reclassifiers(results: Path, names: list[str], published: Path | None = None) -> list[ArmResults]:
+    """The reclassifiers in use, as `read` does; geometry does not measure them.
+
+    Errors: UserError for a missing or damaged file.
+    """
     found = []
     for name in names:
+        if published and not ran(results, name):
+            found += _published(published, name, ("train", "attack"))
+            continue
         attacked = artifacts.read_json(results / "attack" / f"{name}.json")
         if not attacked.get("skipped"):
             trained = artifacts.read_json(results / "train" / f"{name}.json")

@@ -1,0 +1,99 @@
+"""Add what ran here to the published results of the present data set: `python -m isorobust.commands.extend`.
+
+For data sets whose runs take hours: train and attack new arms alone, and compare them, by verdicts per image, with the
+published ones. Arms and studies that did not run here stay as they are published, and provenance.json says which.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from isorobust.commands import cli, provenance
+from isorobust.common import artifacts
+from isorobust.common.params import SKIP, Params
+from isorobust.compare.results import ran
+from isorobust.errors import UserError
+from isorobust.schema import validate
+
+SHARED = ("seeds", "network", "training", "attack", "geometry", "compare")  # what all arms of a recipe have in common
+STUDIES = {  # of compare.json -> what a stage writes under results/, and the recipe's blocks
+    "hierarchy": ("hierarchy", ("hierarchy", "hierarchy-attack")),
+    "connectivity": ("connectivity", ("connectivity",)),
+    "percolation": ("percolation.json", ("percolation",)),
+    "detection": ("detect", ("detection",)),
+}
+PLUG_IN = ("reclassifier", "reclassifier-attack")
+
+
+def refusals(record: dict[str, Any], now: dict[str, Any], made_here: list[str]) -> list[str]:
+    """Why numbers made here could not stand beside the published ones: by the recipes, but for the arms that ran here."""
+    old, new = record["recipe"], now["recipe"]
+    told = [block for block in SHARED if old[block] != new[block]]
+    kept = [arm for arm, block in old["arms"].items() if block != SKIP and arm not in made_here]
+    told += [f"arms.{arm}" for arm in kept if new["arms"].get(arm) != old["arms"][arm]]
+    sources = [{key: value for key, value in one["source"].items() if key not in ("root", "mirrors")} for one in (record, now)]
+    return told + (["source"] if sources[0] != sources[1] else [])
+
+
+def changed(record: dict[str, Any]) -> list[str]:
+    """Code that makes arms, and is not what it was for the record: a new objective changes it without changing the others."""
+    return [name for name, found in provenance.code_hashes(without=("compare",)).items() if record["code"].get(name) != found]
+
+
+def extended(record: dict[str, Any], now: dict[str, Any], tree: dict[str, Any], results: Path) -> dict[str, Any]:
+    """The record of published results and what ran here; `carried`: the rest, by the commits that compared it.
+
+    Its recipe is the old one with the blocks of what ran here.
+    """
+    here = [arm for arm in tree["arms"] if ran(results, arm)]
+    studies = [study for study, (place, _) in STUDIES.items() if (results / place).exists()]
+    kept = [arm for arm in tree["arms"] if arm not in here] + [s for s in STUDIES if tree[s] and s not in studies]
+    older = record.get("carried", [])
+    known = {name for group in older for name in group["kept"]}
+    groups = [{"commit": record["commit"], "runtime": record["runtime"], "kept": [k for k in kept if k not in known]}]
+    groups += [{**group, "kept": [name for name in group["kept"] if name in kept]} for group in older]
+    new = changed(record)
+    carried = [{**group, "changed": sorted({*group.get("changed", []), *new})} for group in groups if group["kept"]]
+    recipe = {**record["recipe"], "arms": {**record["recipe"]["arms"]}}
+    for arm in here:
+        if arm in now["recipe"]["arms"]:
+            recipe["arms"][arm] = now["recipe"]["arms"][arm]
+    if any(name in tree["reclassifiers"] for name in here):
+        recipe |= {block: now["recipe"][block] for block in PLUG_IN}
+        recipe["reclassifier"] = {**recipe["reclassifier"], "arms": " ".join(tree["reclassifiers"])}
+    for study in studies:
+        recipe |= {block: now["recipe"][block] for block in STUDIES[study][1]}
+    return {**now, "recipe": recipe, "carried": carried}
+
+
+def extend() -> int:
+    params = Params.read()
+    validate(params)
+    data = params.get("data", "name")
+    results, metrics = cli.RESULTS / data, cli.METRICS / data
+    if not (metrics / provenance.FILE).exists():
+        raise UserError(f"{metrics / provenance.FILE}: no such file; only published results with a record can be added to")
+    attacked = [path.stem for path in sorted((results / "attack").glob("*.json")) if not artifacts.read_json(path).get("skipped")]
+    if not attacked:
+        raise UserError(f"{results}: no arm was attacked here; run its stages first, as `dvc repro attack@NAME geometry@NAME`")
+    record, now = artifacts.read_json(metrics / provenance.FILE), provenance.here(params, data)
+    if told := refusals(record, now, attacked):
+        raise UserError(
+            f"params.yaml: {', '.join(told)} of {data} differ from what its published results were made with; "
+            f"run all of it anew: `dvc exp run -S data.name={data}`"
+        )
+    for name in changed(record):
+        print(f"{name} is not what the published results were made with; the record will say so")
+    print(f"{metrics}: adding {', '.join(attacked)}")
+    done = subprocess.run([sys.executable, "-m", "stages.compare", *map(str, (results, metrics, metrics))])
+    if done.returncode == 0:
+        tree = artifacts.read_json(metrics / "compare.json")
+        provenance.save(data, extended(record, now, tree, results))
+    return done.returncode
+
+
+if __name__ == "__main__":
+    cli.run(extend)
