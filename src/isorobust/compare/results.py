@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from isorobust.common import artifacts
 from isorobust.errors import UserError
 
 CURVES = {"val_accuracy": "val-accuracy.csv", "train_loss": "train-loss.csv"}  # column of an arm's curves -> file of all arms'
+
+PUBLISHED = ("labels", "seeds", "parts/worst-case")  # of the arrays of an arm, besides `correct/...` and `fallen/...`
 
 
 class ArmResults(NamedTuple):
@@ -73,7 +76,7 @@ def _published(folder: Path, arm: str, parts: tuple[str, ...]) -> list[ArmResult
     if numbers["attack"].get("skipped"):
         return []
     verdicts = folder / "attack" / f"{arm}.npz"
-    arrays = artifacts.read_npz(verdicts) if verdicts.exists() else {}
+    arrays = published_verdicts(verdicts) if verdicts.exists() else {}
     by_column = {column: artifacts.read_csv(folder / name) for column, name in CURVES.items()}
     curves = [{"epoch": row["epoch"]} for row in by_column["val_accuracy"]]
     for column, rows in by_column.items():
@@ -86,16 +89,39 @@ def _published(folder: Path, arm: str, parts: tuple[str, ...]) -> list[ArmResult
 def verdict_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     """What is published of an arm's verdicts: who was right about which image, and what felled it; an npz.
 
-    Compressed by bzip2, of which there is one implementation, so that the same verdicts give the same bytes everywhere.
+    Flags of one shape `[S, n]` stand together as bits of `flags/<S>x<n>`, an image's own side by side: under like attacks
+    they are mostly alike, and a quarter as large once compressed. By bzip2, of which there is one implementation, so
+    that the same verdicts give the same bytes everywhere.
     """
+    kept = {name: array for name, array in arrays.items() if name in PUBLISHED or name.startswith(("correct/", "fallen/"))}
+    members = {"names": np.array(list(kept))}
+    groups: dict[str, list[str]] = {}
+    for name, array in kept.items():
+        if name.startswith("correct/"):
+            groups.setdefault("x".join(map(str, array.shape)), []).append(name)
+        else:
+            members[name] = array
+    for shape, names in groups.items():
+        members[f"names/{shape}"] = np.array(names)
+        members[f"flags/{shape}"] = np.packbits(np.stack([kept[name] for name in names], axis=-1))
     memory = io.BytesIO()
     with zipfile.ZipFile(memory, "w") as archive:
-        for name, array in arrays.items():
-            if name in ("labels", "seeds", "parts/worst-case") or name.startswith(("correct/", "fallen/")):
-                member = io.BytesIO()
-                np.lib.format.write_array(member, array, allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_BZIP2)
+        for name, array in members.items():
+            member = io.BytesIO()
+            np.lib.format.write_array(member, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue(), zipfile.ZIP_BZIP2)
     return memory.getvalue()
+
+
+def published_verdicts(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that `verdict_bytes` kept, in their order. Errors: UserError for a damaged file."""
+    members = artifacts.read_npz(path)
+    for key in [name for name in members if name.startswith("flags/")]:
+        shape = key.removeprefix("flags/")
+        names, size = members[f"names/{shape}"].tolist(), tuple(map(int, shape.split("x")))
+        flags = np.unpackbits(members[key], count=math.prod(size) * len(names)).reshape(*size, len(names)).astype(bool)
+        members |= {name: flags[..., column] for column, name in enumerate(names)}
+    return {name: members[name] for name in members["names"].tolist()}
 
 
 def read_reclassifiers(results: Path, names: list[str], published: Path | None = None) -> list[ArmResults]:
