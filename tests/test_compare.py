@@ -102,6 +102,14 @@ def test_a_published_number_is_paired_with_nothing_that_it_was_not_measured_besi
         compare([arms[0], bare, arm("noise", 0.6)], SETTINGS, "d", {**TWINS, "noise": "isometric"}, before=before)
 
 
+def test_arms_are_paired_on_the_images_that_both_were_attacked_on():
+    arms = [arm("baseline", 0.5), arm("isometric", 0.8)]
+    key = "correct/worst-case/linf/0.1"
+    few = arms[1]._replace(arrays={**arms[1].arrays, key: arms[1].arrays[key][:, :30]})
+    change = compare([arms[0], few], SETTINGS, "d", TWINS)["differences"]["isometric-vs-baseline"]["linf"]["0.1"]["worst-case"]
+    assert change["n"] == 30 and change["value"] == pytest.approx(0.3)
+
+
 def test_arms_attacked_on_other_images_are_refused():
     other = arm("isometric", 0.5)
     other.arrays["labels"] = other.arrays["labels"][::-1]

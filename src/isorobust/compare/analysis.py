@@ -129,9 +129,11 @@ def _as_published(result: ArmResults, reference: ArmResults, before: dict[str, A
 def _paired(result: ArmResults, reference: ArmResults, flags: np.ndarray, other: np.ndarray) -> dict[str, float]:
     mine, theirs = result.seeds[: len(flags)], reference.seeds[: len(other)]
     common = [seed for seed in mine if seed in theirs]
-    if not common or flags.shape[1] != other.shape[1]:
-        raise UserError(f"{result.arm} and {reference.arm} share no seeds or differ in test images; run `dvc repro` for both")
-    return difference(flags[[mine.index(s) for s in common]], other[[theirs.index(s) for s in common]]).as_dict()
+    if not common:
+        raise UserError(f"{result.arm} and {reference.arm} share no seeds; run `dvc repro` for both")
+    count = min(flags.shape[1], other.shape[1])  # each the first images of the file
+    pair = flags[[mine.index(s) for s in common], :count], other[[theirs.index(s) for s in common], :count]
+    return difference(*pair).as_dict()
 
 
 def verdict(interval: dict[str, float]) -> str:
