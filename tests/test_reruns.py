@@ -68,7 +68,8 @@ def test_switching_the_data_set_loses_nothing(copied):
     copied.run("dvc", "exp", "run", "-S", "data.name=other")
     copied.commit("other")
     tiny, other = copied.published("tiny"), copied.published("other")
-    assert tiny.keys() == other.keys() and len(tiny) > 15 and tiny != other
+    skipped = {"attack/reclassifier.npz"}  # what was not attacked has no verdicts
+    assert other.keys() == tiny.keys() - skipped and len(other) > 15 and tiny != other
     for name in ("tiny", "other", "tiny", "other"):
         copied.run("dvc", "exp", "run", "-S", f"data.name={name}")
         assert (copied.published("tiny"), copied.published("other")) == (tiny, other), f"switching to {name}"
