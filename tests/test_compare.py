@@ -217,7 +217,10 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
         {"value": v, "lo": lo, "hi": hi, "n": 9} for v, lo, hi in ((0.3, 0.1, 0.5), (-0.3, -0.5, -0.1), (0, -1, 1))
     )
     tree = {
-        "primary": {"arm": "isometric", "reference": "baseline", "attack": "worst-case", "norm": "linf", "eps": {"0.1": {}}},
+        "primary": {
+            **{"arm": "isometric", "reference": "baseline", "failed-checks": {"isometric": []}},
+            **{"attack": "worst-case", "norm": "linf", "eps": {"0.1": {}}},
+        },
         "twins": {"isometric": "baseline", "noise-isometric": "noise"},
         "differences": {
             "isometric-vs-baseline": {"linf": {"0.1": {"paper-fgsm": good, "worst-case": bad}}},
@@ -238,13 +241,13 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
     other = {**tree, "twins": {}, "reclassifiers": {}, "primary": {**tree["primary"], "failed-checks": {"baseline": ["x"]}}}
     toys = {"torus": {"levels": {"level-2": {"claims": dict.fromkeys(TOY_CLAIMS, {**good, "verdict": HOLDS})}}}}
     told = evidence.table({"digits": tree, "planes": other}, toys)
+    assert evidence.failures({"digits": tree, "planes": other}) == "`planes`: baseline (failed: x)"
     assert told.count("#### ") == 3 and told.count("| under | digits | planes |") == 2
     lines = [line for line in told.splitlines() if line.startswith("|") and "---" not in line and "measured" not in line]
     plus, minus = "+30.0 [+10.0, +50.0] **holds**", "-30.0 [-50.0, -10.0] **does not hold**"
-    beside = "; baseline (failed: x)"
     ours = "isometric less baseline, points, L-infinity 0.1"
-    assert lines[0].endswith(f"without the term | {ours} | paper's FGSM | {plus} | {plus}{beside} |")
-    assert lines[1] == f"|  |  | worst case | {minus} | {minus}{beside} |"
+    assert lines[0].endswith(f"without the term | {ours} | paper's FGSM | {plus} | {plus}† |")
+    assert lines[1] == f"|  |  | worst case | {minus} | {minus}† |"
     assert "regularisers: noise | noise-isometric less" in lines[2]
     assert lines[2].endswith("| worst case | +0.0 [-100.0, +100.0] **undecided** |  |")
     assert "improves" in lines[3] and lines[3].endswith(f"| mixed surrogates | {minus} |  |")
@@ -299,13 +302,29 @@ def test_a_failed_check_stands_beside_its_arm_in_every_table():
     assert labels[:2] == ["baseline\n(failed: w)", "isometric\n(failed: x,\nz)"]
 
 
-def test_titles_tell_the_images_where_all_rows_have_as_many():
+@pytest.mark.parametrize(
+    ("lo", "style", "expected"),
+    [
+        (0.00031, "+.1f", "+0.3 [+0.03, +0.6]"),
+        (-0.00049, "+.1f", "+0.3 [-0.05, +0.6]"),
+        (0.000004, "+.1f", "+0.3 [+0.0, +0.6]"),
+        (0.0, "+.1f", "+0.3 [+0.0, +0.6]"),
+        (0.00031, ".1f", "0.3 [0.0, 0.6]"),
+    ],
+)
+def test_a_bound_next_to_zero_shows_its_sign(lo, style, expected):
+    assert cells.interval({"value": 0.003, "lo": lo, "hi": 0.006}, style, 0.01) == expected
+
+
+def test_titles_tell_the_images_and_cells_where_there_are_others():
     results = [arm("baseline", 0.5), arm("isometric", 0.8)]
     header = tables.accuracy_table(compare(results, SETTINGS, "d", TWINS)).splitlines()[0]
     assert "| clean (n = 200) | paper's FGSM (n = 200) | PGD (n = 200) | worst case (n = 100) |" in header
     tree = compare([*results, arm("noise", 0.5, count=200)], SETTINGS, "d", TWINS)
     tree["arms"]["noise"]["robust"]["linf"]["0.1"]["pgd"]["n"] = 150
-    assert "| PGD | worst case (n = 100) |" in tables.accuracy_table(tree).splitlines()[0]
+    table = tables.accuracy_table(tree).splitlines()
+    assert "| PGD (n = 200) | worst case (n = 100) |" in table[0]
+    assert [line.count("(n = 150)") for line in table[2:]] == [0, 0, 1] and "| noise |" in table[4]
 
 
 def test_the_line_of_counts_tells_the_worst_cases_seeds_of_every_arm():
@@ -322,7 +341,13 @@ def test_the_line_of_counts_tells_the_worst_cases_seeds_of_every_arm():
     add_reclassifiers(tree, results, [plugged], SETTINGS)
     assert tree["arms"]["plug"]["worst-case-seeds"] == 2
     assert "on the first 3 seeds (plug: 50 images, 2 seeds). Percent" in tables.counts_line(tree)
-    tree["reclassifiers"] = {"plug": {}}
+    told = {**RATE, "n": 50}
+    attacked = {"base-clean": RATE, "base": {"linf": {"0.1": told}}}
+    tree["reclassifiers"] = {"plug": {"attacked": attacked}}
+    plug, base = tables.accuracy_table(tree).splitlines()[-2:]
+    assert "| plug |" in plug and plug.endswith("(n = 50) |")
+    rate = "50.0 [40.0, 60.0]"
+    assert base == f"| L-infinity 0.1 | base of plug, fine-tuned as long | 3 | {rate} (n = 100) |  |  | {rate} (n = 50) |"
     assert "(plug: 50 images, 2 seeds, mixed surrogates)" in tables.counts_line(tree)
 
 

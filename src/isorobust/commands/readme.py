@@ -19,6 +19,7 @@ from isorobust.compare.report import ROBUST_FIGURE, primary_sentences
 from isorobust.errors import UserError
 
 README = Path("README.md")
+CHECKS = "docs/methods.md#checks-of-the-evaluation-on-itself"
 SHOWN_HERE = ("Primary endpoint", "Accuracy")
 CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end -->)", re.DOTALL)
 BLOCK = re.compile(r"(<!-- results (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -72,7 +73,10 @@ def claims(names: list[str]) -> str:
     compared = [name for name in names if (cli.METRICS / name / "compare.json").exists()]
     trees = {name: artifacts.read_json(cli.METRICS / name / "compare.json") for name in compared}
     toys = {name: artifacts.read_json(cli.METRICS / name / "summary.json") for name in names if name not in compared}
-    return "\n".join(_counts(name, tree) for name, tree in trees.items()) + "\n\n" + evidence.table(trees, toys)
+    parts = ["\n".join(_counts(name, tree) for name, tree in trees.items())]
+    if failures := evidence.failures(trees):
+        parts.append(f"{evidence.FAILED} an arm of the row failed [checks of its evaluation]({CHECKS}); {failures}.")
+    return "\n\n".join([*parts, evidence.table(trees, toys)])
 
 
 def _counts(name: str, tree: dict) -> str:

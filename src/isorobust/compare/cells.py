@@ -15,16 +15,30 @@ ATTACK_TITLES = {
 NORM_TITLES = {"linf": "L-infinity", "l2": "L2"}
 
 
+def interval(estimate: dict[str, float], style: str = ".2f", unit: float = 1.0) -> str:
+    """`0.12 [0.03, 0.21]`, in multiples of `unit`.
+
+    A bound with a sign that would read as 0 gets up to two more decimals: on which side of 0 it lies decides a verdict.
+    """
+    value, lo, hi = (estimate[key] / unit for key in ("value", "lo", "hi"))
+    bound = _off_zero if style.startswith("+") and style.endswith("f") else format
+    return f"{value:{style}} [{bound(lo, style)}, {bound(hi, style)}]"
+
+
+def _off_zero(bound: float, style: str) -> str:
+    decimals = int(style[2:-1])
+    told = [f"{bound:+.{decimals + more}f}" for more in range(3)]
+    return next((text for text in told if float(text)), told[0])
+
+
 def percent(estimate: dict[str, float] | None) -> str:
     """`94.1 [93.0, 95.0]`, in percent."""
-    if estimate is None:
-        return ""
-    return f"{100 * estimate['value']:.1f} [{100 * estimate['lo']:.1f}, {100 * estimate['hi']:.1f}]"
+    return "" if estimate is None else interval(estimate, ".1f", 0.01)
 
 
 def points(estimate: dict[str, float]) -> str:
-    """`+1.2 [-0.4, 2.8]`, in percentage points."""
-    return f"{100 * estimate['value']:+.1f} [{100 * estimate['lo']:+.1f}, {100 * estimate['hi']:+.1f}]"
+    """`+1.2 [-0.4, +2.8]`, in percentage points."""
+    return interval(estimate, "+.1f", 0.01)
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
-from isorobust.compare.cells import markdown, percent, points
+from isorobust.compare.cells import interval, markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 from isorobust.ranking import UNBOUNDED, over_seeds
@@ -127,7 +127,7 @@ def table(told: dict[str, Any]) -> str:
             low, level = (one[criterion][told["threshold"]] for criterion in CRITERIA)
             cells = [percent(low[str(done)]) for done in range(told["rounds"] + 1)]
             cells += [percent(level["0"]), percent(level[str(told["rounds"])])]
-            rows.append([arm, kind, *cells, _three(one["height"]), _three(one["gap"])])
+            rows.append([arm, kind, *cells, interval(one["height"], ".3g"), interval(one["gap"], ".3g")])
     rounds = [f"after {done} round{'s' if done > 1 else ''}" for done in range(1, told["rounds"] + 1)]
     first = f"low, straight: loss at most {told['threshold']}"
     header = ["arm", "pairs", first, *rounds, f"level, straight: rises by at most {told['threshold']}", rounds[-1]]
@@ -159,7 +159,8 @@ def against_table(told: dict[str, Any]) -> str:
         for name, title in FEATURES.items():
             row = numbers.get("against", {}).get("features", {}).get(name)
             if row:
-                rows.append([arm, title, *(_three(row[key]) for key in ("real", "adversarial", "difference", "effect", "auroc"))])
+                cells = [interval(row[key], ".3g") for key in ("real", "adversarial", "difference", "effect", "auroc")]
+                rows.append([arm, title, *cells])
     return markdown(["arm", "of the curve", "to real", "to adversarial", "difference", "effect size", "AUROC"], rows)
 
 
@@ -169,17 +170,13 @@ def differences_table(told: dict[str, Any]) -> str:
         [
             pair.replace("-vs-", " less "),
             *(f"{points(one[name])} {one[name]['direction']}" for name in MEASURED if name != "gap"),
-            f"{_three(one['gap'])} {one['gap']['direction']}",
+            f"{interval(one['gap'], '.3g')} {one['gap']['direction']}",
         ]
         for pair, one in told["differences"].items()
         if one
     ]
     after = f"after {told['rounds']} rounds"
     return markdown(["paths", "low, straight, points", f"low, {after}, points", "level, straight, points", "mean gap"], rows)
-
-
-def _three(interval: dict[str, float]) -> str:
-    return f"{interval['value']:.3g} [{interval['lo']:.3g}, {interval['hi']:.3g}]"
 
 
 def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) -> Figure:

@@ -10,7 +10,7 @@ import numpy as np
 from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.statistics import mean
-from isorobust.compare.cells import markdown
+from isorobust.compare.cells import interval, markdown
 from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN, auroc_values
 from isorobust.drawing import Figure, plt
 
@@ -64,8 +64,8 @@ def _attacks(*found: dict[str, Any]) -> list[str]:
 
 
 def _judged(values: np.ndarray) -> dict[str, Any]:
-    interval = mean(values, -1.0, 1.0).as_dict()
-    return {**interval, "verdict": verdict(interval["lo"], interval["hi"])}
+    found = mean(values, -1.0, 1.0).as_dict()
+    return {**found, "verdict": verdict(found["lo"], found["hi"])}
 
 
 def tree(found: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
@@ -90,14 +90,14 @@ def table(told: dict[str, Any]) -> str:
     """Rows: arms and attacks; share of right images fooled, by how much they were changed, AUROC per score, share found."""
     rows = []
     for arm, numbers in told["arms"].items():
-        clean = ["clean", "", "", "", *[""] * len(SCORES), *(_two(numbers["fpr"][name]) for name in FOUND)]
+        clean = ["clean", "", "", "", *[""] * len(SCORES), *(interval(numbers["fpr"][name]) for name in FOUND)]
         rows.append([arm, *clean])
         for attack, scores in numbers["auroc"].items():
             found = numbers["tpr_at_5fpr"][attack]
-            cells = [_two(scores[name]) for name in SCORES] + [_two(found[name]) for name in FOUND]
+            cells = [interval(scores[name]) for name in SCORES] + [interval(found[name]) for name in FOUND]
             fooled, change = numbers["fooled"][attack], numbers["change"][attack]
             moved = f"{change['l2']['value']:.2f}, {change['linf']['value']:.2f}"
-            rows.append([arm, attack, _two(fooled), str(scores["barrier"]["n"]), moved, *cells])
+            rows.append([arm, attack, interval(fooled), str(scores["barrier"]["n"]), moved, *cells])
     above = [f"above the threshold: {name}" for name in FOUND]
     return markdown(
         [
@@ -116,7 +116,7 @@ def table(told: dict[str, Any]) -> str:
 def curves_table(told: dict[str, Any]) -> str:
     """Rows: arms, attacks and features of the loss curves; clean and attacked images beside each other."""
     rows = [
-        [arm, attack, name, *(_two(row[key]) for key in ("real", "adversarial", "difference", "effect", "auroc"))]
+        [arm, attack, name, *(interval(row[key]) for key in ("real", "adversarial", "difference", "effect", "auroc"))]
         for arm, numbers in told["arms"].items()
         for attack in SHOWN
         for name, row in numbers["curves"].get(attack, {}).items()
@@ -131,10 +131,10 @@ def claims_table(told: dict[str, Any]) -> str:
         cells = []
         for claim in (*CLAIMS, EQUAL_LOSS):
             one = numbers["claims"].get(claim)
-            cells.append(f"{_two(one, '+.2f')} **{one['verdict']}**" if one else "")
+            cells.append(f"{interval(one, '+.2f')} **{one['verdict']}**" if one else "")
         for attack, score in zip(ADAPTIVE, ("barrier", "fitted")):
             there = numbers["tpr_at_5fpr"].get(attack)
-            cells.append(f"{_two(there[score])}, n = {there[score]['n']}" if there else "")
+            cells.append(f"{interval(there[score])}, n = {there[score]['n']}" if there else "")
         rows.append([arm, *cells])
     header = ["arm", "barrier less the image's loss", "barrier less the higher end's loss", "fitted less fitted to the loss"]
     return markdown(
@@ -144,15 +144,11 @@ def claims_table(told: dict[str, Any]) -> str:
 
 def differences_table(told: dict[str, Any]) -> str:
     """Rows: arms held against the reference; mean AUROC per score."""
-    rows = [
-        [pair.replace("-vs-", " less "), *(f"{_two(one, '+.2f')} {direction(one['lo'], one['hi'])}" for one in scores.values())]
-        for pair, scores in told["differences"].items()
-    ]
+    rows = []
+    for pair, scores in told["differences"].items():
+        cells = [f"{interval(one, '+.2f')} {direction(one['lo'], one['hi'])}" for one in scores.values()]
+        rows.append([pair.replace("-vs-", " less "), *cells])
     return markdown(["over unseen attacks", *(f"AUROC: {name}" for name in SCORES)], rows)
-
-
-def _two(interval: dict[str, float], style: str = ".2f") -> str:
-    return f"{interval['value']:{style}} [{interval['lo']:{style}}, {interval['hi']:{style}}]"
 
 
 def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:

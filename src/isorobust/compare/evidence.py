@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from isorobust.claims import UNDECIDED, verdict
-from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, markdown, named, percent, points
+from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, interval, markdown, named, percent, points
 from isorobust.compare.reclassifiers import SENSITIVITY
 from isorobust.compare.structure import FLAT
 
@@ -16,6 +16,7 @@ CONNECTIVITY = "Input-space mode connectivity (arXiv 2409.05800)"
 
 KEEPS, EXCEPT_NEAR = "The term keeps distances inside classes", "The map is isometric except near decision boundaries"
 STRAIGHT = "straight path"
+FAILED = "†"  # beside a verdict: see `failures`
 NEARNESS = "rank correlation of distortion with nearness to the boundary, which is that with distance, its sign turned"
 
 
@@ -59,14 +60,22 @@ def _section(paper: str, rows: list[Row], columns: list[str]) -> list[str]:
     return [f"#### {paper}", markdown(["claim", "measured", "under", *columns], lines)]
 
 
-def _told(interval: dict[str, float], shown: str, aside: str = "") -> str:
-    return f"{shown} **{verdict(interval['lo'], interval['hi'])}**{aside}"
+def _told(estimate: dict[str, float], shown: str, mark: str = "") -> str:
+    return f"{shown} **{verdict(estimate['lo'], estimate['hi'])}**{mark}"
 
 
-def _failed(tree: dict[str, Any], *arms: str) -> str:
-    """What stands beside a verdict: the checks that failed on the arms it is about."""
-    told = [shown for arm in arms if (shown := named(tree, arm)) != arm]
-    return f"; {', '.join(told)}" if told else ""
+def _mark(tree: dict[str, Any], *arms: str) -> str:
+    """What stands beside a verdict if the evaluation of an arm that it is about failed a check of its own."""
+    return FAILED if any(named(tree, arm) != arm for arm in arms) else ""
+
+
+def failures(trees: dict[str, dict[str, Any]]) -> str:
+    """What the mark means: for each data set the arms that failed checks, and which."""
+    told = {
+        data: [named(tree, arm) for arm, checks in tree["primary"]["failed-checks"].items() if checks]
+        for data, tree in trees.items()
+    }
+    return "; ".join(f"`{data}`: {', '.join(arms)}" for data, arms in told.items() if arms)
 
 
 def _robustness(data: str, tree: dict[str, Any]) -> list[Row]:
@@ -83,7 +92,7 @@ def _robustness(data: str, tree: dict[str, Any]) -> list[Row]:
             arm, other = pair.split("-vs-")
             measured = f"{arm} less {other}, points, {NORM_TITLES[primary['norm']]} {eps}"
             for attack in (a for a in ("paper-fgsm", primary["attack"]) if a in here):
-                told = _told(here[attack], points(here[attack]), _failed(tree, arm, other))
+                told = _told(here[attack], points(here[attack]), _mark(tree, arm, other))
                 rows.append(Row(ISOMETRIC, claim, measured, ATTACK_TITLES.get(attack, attack), data, told))
     return rows
 
@@ -103,7 +112,7 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
             f"distance correlation of {arm}; of {reference} (separate intervals)",
             "",
             data,
-            f"{_three(ours)}; {_three(plain)} **{apart}**{_failed(tree, arm, reference)}",
+            f"{interval(ours)}; {interval(plain)} **{apart}**{_mark(tree, arm, reference)}",
         ),
         Row(
             ISOMETRIC,
@@ -111,14 +120,14 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
             f"{arm}: {NEARNESS}",
             "",
             data,
-            f"{_three(_turned(near), '+.2f')} **{found[arm]['boundary']['verdict']}**{_failed(tree, arm)}",
+            f"{interval(_turned(near), '+.2f')} **{found[arm]['boundary']['verdict']}**{_mark(tree, arm)}",
         ),
     ]
 
 
 def _hierarchy(data: str, tree: dict[str, Any]) -> list[Row]:
     found, rows = tree.get("hierarchy") or {}, []
-    norm, aside = NORM_TITLES.get(found.get("norm"), ""), _failed(tree, FLAT)
+    norm, mark = NORM_TITLES.get(found.get("norm"), ""), _mark(tree, FLAT)
     for name, numbers in found.items():
         if isinstance(numbers, dict):
             clean, attacked = numbers["mistakes"]["clean"], numbers["mistakes"]["pgd"]
@@ -130,7 +139,7 @@ def _hierarchy(data: str, tree: dict[str, Any]) -> list[Row]:
                 claim = "A hierarchical network errs to nearer classes"
                 for under, mistakes in images.items():
                     if near := what(mistakes).get("nearer"):
-                        rows.append(Row(ISOMETRIC, claim, measured, under, data, _told(near, _three(near, style), aside)))
+                        rows.append(Row(ISOMETRIC, claim, measured, under, data, _told(near, interval(near, style), mark)))
     return rows
 
 
@@ -149,15 +158,15 @@ def _reclassifiers(data: str, tree: dict[str, Any]) -> list[Row]:
     }
     rows = []
     for name, parts in (tree.get("reclassifiers") or {}).items():
-        claims, aside = parts["attacked"]["claims"], _failed(tree, name)
+        claims, mark = parts["attacked"]["claims"], _mark(tree, name)
         for key, (claim, measure, under) in titles.items():
             for norm, by_eps in claims[key].items():
                 for eps, change in by_eps.items():
                     measured = f"{name}: {measure}, points, {NORM_TITLES[norm]} {eps}"
-                    rows.append(Row(RECLASSIFIER, claim, measured, under, data, _told(change, points(change), aside)))
+                    rows.append(Row(RECLASSIFIER, claim, measured, under, data, _told(change, points(change), mark)))
         for measure, change in claims["fc-more-sensitive"].items():
             measured = f"{name}: {SENSITIVITY[measure]}, FC less l2"
-            told = _told(change, _three(change, "+.3f"), aside)
+            told = _told(change, interval(change, "+.3f"), mark)
             rows.append(Row(RECLASSIFIER, "FC heads are more sensitive than l2 heads", measured, "", data, told))
     return rows
 
@@ -171,19 +180,19 @@ def _paths(data: str, tree: dict[str, Any]) -> list[Row]:
         where = "in untrained networks too" if name.startswith("untrained") else "by near-linear low-loss paths"
         joined = f"Inputs of a class are connected {where}"
         level = "The loss hardly rises on the straight path between inputs of a class"
-        aside = _failed(tree, name)
+        mark = _mark(tree, name)
         for key, claim, how, path in (
             ("low-straight", joined, f"stays at or below {told['threshold']}", STRAIGHT),
             ("low-bypassed", joined, f"stays at or below {told['threshold']}", f"{told['rounds']} rounds of bypassing"),
             ("level-straight", level, f"rises by at most {told['threshold']} above the higher end", STRAIGHT),
         ):
             measured = f"{name}: {claims[key]['kind']} pairs whose loss {how}, percent; limit {100 * told['connected']:.0f}"
-            told_so = f"{percent(claims[key])} **{claims[key]['verdict']}**{aside}"
+            told_so = f"{percent(claims[key])} **{claims[key]['verdict']}**{mark}"
             rows.append(Row(CONNECTIVITY, claim, measured, path, data, told_so))
         if "higher" in claims:
             change = claims["higher"]
             claim, measured = "Barriers to adversarial images are higher", f"{name}: gap, adversarial less real end of equal loss"
-            told_so = f"{_three(change, '+.3g')} **{change['verdict']}**{aside}"
+            told_so = f"{interval(change, '+.3g')} **{change['verdict']}**{mark}"
             rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so))
     for state, by_criterion in sizes.get("rise", {}).items():
         smallest, *_, largest = sizes["sizes"]
@@ -217,7 +226,7 @@ def _detection(data: str, tree: dict[str, Any]) -> list[Row]:
                 measured, under = f"{arm}: {alone}", "images of equal loss"
                 if key in measures:
                     measured, under = f"{arm}: mean AUROC, {measures[key]}", f"{change['attacks']} unseen attacks"
-                told_so = _told(change, _three(change, "+.3f"), _failed(tree, arm))
+                told_so = _told(change, interval(change, "+.3f"), _mark(tree, arm))
                 rows.append(Row(CONNECTIVITY, title, measured, under, data, told_so))
     return rows
 
@@ -234,15 +243,11 @@ def _of_toy(toy: str, summary: dict[str, Any]) -> list[Row]:
     rows = []
     for level, at in summary["levels"].items():
         for key, title in titles.items():
-            told = f"{_three(at['claims'][key], '+.2f')} **{at['claims'][key]['verdict']}**"
+            told = f"{interval(at['claims'][key], '+.2f')} **{at['claims'][key]['verdict']}**"
             rows.append(Row(TOYS, title, measures[key], "", f"{toy}, {level}", told))
     return rows
 
 
-def _three(interval: dict[str, float], style: str = ".2f") -> str:
-    return f"{interval['value']:{style}} [{interval['lo']:{style}}, {interval['hi']:{style}}]"
-
-
-def _turned(interval: dict[str, float]) -> dict[str, float]:
-    """The interval of the number with its sign turned."""
-    return {"value": -interval["value"], "lo": -interval["hi"], "hi": -interval["lo"]}
+def _turned(estimate: dict[str, float]) -> dict[str, float]:
+    """The estimate of the number with its sign turned."""
+    return {"value": -estimate["value"], "lo": -estimate["hi"], "hi": -estimate["lo"]}

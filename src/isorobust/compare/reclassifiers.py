@@ -9,7 +9,7 @@ import numpy as np
 
 from isorobust.claims import verdict
 from isorobust.common import artifacts
-from isorobust.compare.cells import NORM_TITLES, beside, failed, markdown, percent, points
+from isorobust.compare.cells import NORM_TITLES, beside, failed, interval, markdown, percent, points
 from isorobust.compare.results import ArmResults
 from isorobust.drawing import Figure, plt
 
@@ -75,8 +75,8 @@ def claims_table(found: dict[str, dict[str, Any]]) -> str:
             claim = parts["attacked"]["claims"][key]
             if key == "fc-more-sensitive":
                 for measure, one in claim.items():
-                    told = f"{one['value']:+.3f} [{one['lo']:+.3f}, {one['hi']:+.3f}]"
-                    rows.append([shown, f"{title}: {SENSITIVITY[measure]}", "", told, verdict(one["lo"], one["hi"])])
+                    told = [interval(one, "+.3f"), verdict(one["lo"], one["hi"])]
+                    rows.append([shown, f"{title}: {SENSITIVITY[measure]}", "", *told])
                 continue
             for norm, by_eps in claim.items():
                 for eps, change in by_eps.items():
@@ -115,19 +115,25 @@ def ablation_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
-    """Rows reclassifiers: what each attack leaves standing; accuracy by batch size; both heads' sensitivity and accuracy."""
+    """Rows reclassifiers: what each attack leaves standing, ball by ball; accuracy by batch size; both heads' sensitivity."""
     if not found:
         drawn = plt.figure(figsize=(5, 1))
         drawn.text(0.5, 0.5, f"No reclassifier in the recipe of {data}.", ha="center", va="center")
         return drawn
-    drawn, axes = plt.subplots(len(found), 3, figsize=(13.5, 3.7 * len(found)), squeeze=False, layout="constrained")
-    for row, (name, parts) in zip(axes, found.items()):
+    columns = max(len(balls(parts["attacked"])) for parts in found.values()) + 2
+    size = (4.5 * columns, 3.7 * len(found))
+    drawn, axes = plt.subplots(len(found), columns, figsize=size, squeeze=False, layout="constrained")
+    for (*bars, by_size, heads), (name, parts) in zip(axes, found.items()):
         attacked = parts["attacked"]
-        norm, eps = balls(attacked)[-1]
-        _attacks(row[0], attacked, norm, eps)
-        row[0].set_title(f"{name}, {NORM_TITLES[norm]} {eps}", fontsize=10)
-        _sizes(row[1], attacked["batch"])
-        _heads(row[2], attacked, norm, eps)
+        for axis, (norm, eps) in zip(bars, balls(attacked)):
+            _attacks(axis, attacked, norm, eps)
+            axis.set_title(f"{name}, {NORM_TITLES[norm]} {eps}", fontsize=10)
+        norm, eps = attacked["batch"]["ball"]
+        _sizes(by_size, attacked["batch"])
+        by_size.set_title(f"PGD: {NORM_TITLES[norm]} {eps}", fontsize=10)
+        norm, eps = balls(attacked)[0]
+        _heads(heads, attacked, norm, eps)
+        heads.set_title(f"worst case: {NORM_TITLES[norm]} {eps}", fontsize=10)
     drawn.suptitle(f"{data}: the l2-reclassifier", fontsize=11)
     return drawn
 

@@ -25,24 +25,33 @@ def _over(tree: dict[str, Any], pair: str) -> str:
 def accuracy_table(tree: dict[str, Any]) -> str:
     """Rows: every radius where the worst case ran, then arms; columns: clean and the attacks of `SHOWN`.
 
-    The titles say on how many images, where that is the same in all rows.
+    The titles say on how many images, and the cells where there are others. Below a plug-in its base, fine-tuned as
+    long without it, on the same images: what the plug-in's number is to be held against.
     """
     attacks = [
         a
         for a in SHOWN
         if any(a in _at(numbers, norm, eps) for numbers in tree["arms"].values() for norm, eps in shown_points(tree))
     ]
-    rows, counts = [], {attack: set() for attack in ("clean", *attacks)}
+    plug_ins = tree.get("reclassifiers") or {}
+    rows, usual = [], {}
     for norm, eps in shown_points(tree):
         for arm, numbers in tree["arms"].items():
             found = {attack: _at(numbers, norm, eps).get(attack) for attack in attacks}
-            if any(found.values()):
-                found = {"clean": numbers["clean"], **found}
-                for attack, estimate in found.items():
-                    counts[attack].update([estimate["n"]] if estimate else [])
-                cells = [percent(estimate) for estimate in found.values()]
-                rows.append([f"{NORM_TITLES[norm]} {eps}", named(tree, arm), str(numbers["seeds"]), *cells])
-    titles = [ATTACK_TITLES[attack] + (f" (n = {min(n)})" if len(n) == 1 else "") for attack, n in counts.items()]
+            if not any(found.values()):
+                continue
+            lines = {named(tree, arm): {"clean": numbers["clean"], **found}}
+            if arm in plug_ins:
+                attacked = plug_ins[arm]["attacked"]
+                base = {"clean": attacked["base-clean"], "worst-case": attacked["base"][norm][eps]}
+                lines[f"base of {arm}, fine-tuned as long"] = {attack: base.get(attack) for attack in ("clean", *attacks)}
+            for name, line in lines.items():
+                cells = []
+                for attack, estimate in line.items():
+                    n = usual.setdefault(attack, estimate["n"]) if estimate else None
+                    cells.append(percent(estimate) + (f" (n = {estimate['n']})" if estimate and estimate["n"] != n else ""))
+                rows.append([f"{NORM_TITLES[norm]} {eps}", name, str(numbers["seeds"]), *cells])
+    titles = [f"{ATTACK_TITLES[attack]} (n = {usual[attack]})" for attack in ("clean", *attacks)]
     return markdown(["ball", "arm", "seeds", *titles], rows)
 
 
