@@ -11,8 +11,6 @@ from isorobust.common import skipped
 from isorobust.common.params import SKIP, Params
 from stages import base
 
-UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of MODEL, with their first weights
-
 
 class Settings(NamedTuple):
     data: str
@@ -42,6 +40,7 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
     from isorobust.common.splits import read_split
     from isorobust.connectivity.arms import networks
     from isorobust.connectivity.measure import measure
+    from isorobust.connectivity.settings import UNTRAINED
     from isorobust.networks.checkpoint import Checkpoint
 
     device = prepare(settings.device, settings.threads)

@@ -11,8 +11,6 @@ from isorobust.common import skipped
 from isorobust.common.params import SKIP, Params
 from stages import base
 
-UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of MODEL, with their first weights
-
 
 class Settings(NamedTuple):
     data: str
@@ -41,6 +39,7 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
     from isorobust.common.runtime import describe, prepare
     from isorobust.common.splits import read_split
     from isorobust.connectivity.arms import networks
+    from isorobust.connectivity.settings import UNTRAINED
     from isorobust.detection.measure import measure
     from isorobust.networks.checkpoint import Checkpoint
 

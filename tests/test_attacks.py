@@ -17,6 +17,7 @@ from isorobust.attacks import settings
 from isorobust.attacks.perturb import ATTACKS, Problem, compose, perturb, worst_case_parts
 from isorobust.common.params import check
 from isorobust.errors import UserError
+from isorobust.evaluation import evaluate as evaluate_module
 from isorobust.evaluation.checks import run_checks
 from isorobust.evaluation.evaluate import Bench, Victim, evaluate
 from isorobust.evaluation.units import Store, Unit
@@ -197,7 +198,9 @@ def test_unknown_attack_norm_and_too_few_classes_are_refused(trained, test_tenso
         perturb("pgd", problem._replace(norm="l1"), OPTIONS["pgd"])
     with pytest.raises(UserError, match="found 3 classes; allowed: 4 or more"):
         perturb("apgd-t", problem._replace(classes=3), OPTIONS["apgd-t"])
-    assert "apgd-t" not in worst_case_parts(check(settings.WorstCase, {"eps": {}, "images": 1, "batch": 1}, "x"), classes=3)
+    assert "apgd-t" not in worst_case_parts(
+        check(settings.WorstCase, {"eps": {"linf": 0.1}, "images": 1, "batch": 1}, "x"), classes=3
+    )
 
 
 COMPOSITION = {name: OPTIONS[name] for name in ("apgd-ce", "apgd-t", "fab-t", "square")}
@@ -373,21 +376,22 @@ def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, 
     assert all(np.array_equal(first.arrays[k], second.arrays[k]) for k in first.arrays)
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(trained, splits, tmp_path):
+def test_a_killed_evaluation_goes_on_where_it_was(trained, splits, tmp_path, monkeypatch):
     whole, _ = evaluated([trained], splits, tmp_path / "a")
-    made = []
+    judge, made = evaluate_module.judge, []
 
-    def stop_after_three(units):
-        for unit in units:
-            if len(made) == 3:
-                raise KeyboardInterrupt
-            made.append(unit)
-            yield unit.compute()
+    def stop_after_three(*problem):
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        made.append(problem)
+        return judge(*problem)
 
+    monkeypatch.setattr(evaluate_module, "judge", stop_after_three)
     options = check(settings.AttackSettings, SETTINGS, "attack")
     victim = Victim(0, trained, f"model 0 {id(trained)}")
     with pytest.raises(KeyboardInterrupt):
-        evaluate([victim], [victim], Bench(splits.test, options), Store(tmp_path / "b", stop_after_three))
+        evaluate([victim], [victim], Bench(splits.test, options), Store(tmp_path / "b"))
+    monkeypatch.undo()
     assert len(list((tmp_path / "b").rglob("*.npz"))) == 3
     rest, _ = evaluated([trained], splits, tmp_path / "b")
     assert all(np.array_equal(whole.arrays[k], rest.arrays[k]) for k in whole.arrays)

@@ -162,21 +162,37 @@ def record(**changes):
     return {"commit": "1" * 40, "source": source, "recipe": {**recipe, **changes}, "runtime": {"device": "cpu"}}
 
 
+PLUG_IN = {"reclassifier": {"mix": 0.5, "arms": "old"}, "reclassifier-attack": {"eps": 1}}
+PUBLISHED = {"connectivity": {"points": 5, "arms": "baseline"}, "percolation": "skip", **PLUG_IN}
+
+
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("here", "changes", "told"),
     [
-        ({}, []),
-        ({"arms": {"baseline": {}, "trades": {}, "noise": {"sigma": 0.3}}}, []),
-        ({"arms": {"baseline": {}, "trades": {}, "noise": {"sigma": 0.5}}}, ["arms.noise"]),
-        ({"arms": {"baseline": {"x": 1}, "trades": {}}}, ["arms.noise"]),
-        ({"seeds": "0-1"}, ["seeds"]),
-        ({"attack": {"images": 7}, "detection": {}}, ["attack"]),
+        ("", {}, []),
+        ("", {"arms": {"baseline": {}, "trades": {}, "noise": {"sigma": 0.3}}}, []),
+        ("", {"arms": {"baseline": {}, "trades": {}, "noise": {"sigma": 0.5}}}, ["arms.noise"]),
+        ("", {"arms": {"baseline": {"x": 1}, "trades": {}}}, ["arms.noise"]),
+        ("", {"seeds": "0-1"}, ["seeds"]),
+        ("", {"attack": {"images": 7}, "detection": {}}, ["attack"]),
+        ("", {"connectivity": {"points": 9}}, []),
+        ("percolation", {"percolation": {"sizes": 7}}, []),
+        ("connectivity", {"connectivity": {"points": 9, "arms": "noise"}}, []),
+        ("percolation", {"connectivity": {"points": 9}, "percolation": {"sizes": 7}}, ["connectivity"]),
+        ("new", {"reclassifier": {"mix": 0.5, "arms": "old new"}}, []),
+        ("new", {"reclassifier": {"mix": 0.9, "arms": "old new"}}, ["reclassifier"]),
+        ("old new", {"reclassifier": {"mix": 0.9, "arms": "old new"}}, []),
     ],
-    ids=["same", "new arm", "other number", "arm gone", "other seeds", "other attack"],
+    ids=[
+        *("same", "new arm", "other number", "arm gone", "other seeds", "other attack", "kept study in other numbers"),
+        *("new study", "study run anew", "new study by other numbers of a kept one"),
+        *("new plug-in", "new plug-in by other numbers", "both plug-ins by other numbers"),
+    ],
 )
-def test_only_what_the_published_arms_share_may_not_differ(changes, told):
-    """`baseline` and `trades` ran here."""
-    assert extend.refusals(record(), record(**changes), ["baseline", "trades"]) == told
+def test_only_what_is_shared_with_published_results_may_not_differ(here, changes, told):
+    """`baseline` and `trades` ran here, and what stands in `here`."""
+    made = ["baseline", "trades", *here.split()]
+    assert extend.refusals(record(**PUBLISHED), record(**PUBLISHED | changes), made) == told
 
 
 def test_results_from_another_source_are_not_added():

@@ -108,6 +108,8 @@ def test_arms_are_paired_on_the_images_that_both_were_attacked_on():
     few = arms[1]._replace(arrays={**arms[1].arrays, key: arms[1].arrays[key][:, :30]})
     change = compare([arms[0], few], SETTINGS, "d", TWINS)["differences"]["isometric-vs-baseline"]["linf"]["0.1"]["worst-case"]
     assert change["n"] == 30 and change["value"] == pytest.approx(0.3)
+    more = arms[1]._replace(arrays={**arms[1].arrays, "labels": np.arange(1000) % 4})  # a plug-in knows those of the whole file
+    assert compare([arms[0], more], SETTINGS, "d", TWINS)["differences"] == compare(arms, SETTINGS, "d", TWINS)["differences"]
 
 
 def test_arms_attacked_on_other_images_are_refused():
@@ -241,7 +243,7 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
     other = {**tree, "twins": {}, "reclassifiers": {}, "primary": {**tree["primary"], "failed-checks": {"baseline": ["x"]}}}
     toys = {"torus": {"levels": {"level-2": {"claims": dict.fromkeys(TOY_CLAIMS, {**good, "verdict": HOLDS})}}}}
     told = evidence.table({"digits": tree, "planes": other}, toys)
-    assert evidence.failures({"digits": tree, "planes": other}) == "`planes`: baseline (failed: x)"
+    assert evidence.failures({"digits": tree, "planes": other}) == "On `planes`: baseline (failed: x)"
     assert told.count("#### ") == 3 and told.count("| under | digits | planes |") == 2
     lines = [line for line in told.splitlines() if line.startswith("|") and "---" not in line and "measured" not in line]
     plus, minus = "+30.0 [+10.0, +50.0] **holds**", "-30.0 [-50.0, -10.0] **does not hold**"

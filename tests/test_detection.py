@@ -14,9 +14,10 @@ from isorobust.attacks.minimal import carlini_wagner, deep_fool
 from isorobust.common.params import check
 from isorobust.common.statistics import mean
 from isorobust.compare import detection
+from isorobust.connectivity.inputs import cross_entropy
 from isorobust.connectivity.paths import curve_features
 from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
-from isorobust.detection.detector import FLOOR, BarrierDetector, Seen, class_losses, features
+from isorobust.detection.detector import FLOOR, BarrierDetector, Seen, features
 from isorobust.detection.inputs import attacked, references
 from isorobust.detection.measure import Verdicts, measure, summarise
 from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN
@@ -207,9 +208,9 @@ def test_what_is_seen_equals_loops_over_references_and_points(detector, splits):
 
 def test_losses_of_confident_networks_stay_apart():
     logits = torch.tensor([[40.0, 0.0], [60.0, 0.0]])
-    found = class_losses(torch.nn.Identity(), logits, torch.zeros(2, dtype=torch.long))
+    found = cross_entropy(torch.nn.Identity(), logits, torch.zeros(2, dtype=torch.long))
     assert found[0] >= found[1] >= 0 and found.dtype == torch.float64
-    assert class_losses(torch.nn.Identity(), torch.tensor([[25.0, 0.0]]), torch.tensor([0])) > 0
+    assert cross_entropy(torch.nn.Identity(), torch.tensor([[25.0, 0.0]]), torch.tensor([0])) > 0
 
 
 def test_references_are_right_distinct_and_of_their_class(trained, splits):
@@ -316,7 +317,7 @@ def test_adaptive_attacks_fool_with_lower_scores_than_attacks_on_the_network(det
 def test_matched_images_have_the_losses_of_their_partners_and_not_of_references(detector, splits, options, trained):
     images, labels = torch.from_numpy(splits.test.images[:20]).float() / 255, torch.from_numpy(splits.test.labels[:20])
     others, classes = held_out(splits)
-    loss = class_losses(trained, others, classes)
+    loss = cross_entropy(trained, others, classes)
     partner = loss.argsort(descending=True)[:5]  # a single one of each of some classes, of high loss
     all_made = attacked(detector, images, labels, (others[partner], classes[partner]), options, 0)
     made = next(made for name, made in all_made if name == "matched").images
@@ -324,7 +325,7 @@ def test_matched_images_have_the_losses_of_their_partners_and_not_of_references(
     found = trained(made[moved]).argmax(1)
     assert moved.any() and set(found.tolist()) <= set(classes[partner].tolist())
     for image, k in zip(made[moved], found):
-        off = class_losses(trained, image[None], k[None]).log() - loss[partner[classes[partner] == k]].log()
+        off = cross_entropy(trained, image[None], k[None]).log() - loss[partner[classes[partner] == k]].log()
         assert off.abs().min() <= 0.3 + 1e-6
 
 

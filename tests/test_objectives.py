@@ -140,6 +140,9 @@ def test_weights_of_a_stack_may_differ_by_network():
         assert torch.equal(together[s], training_loss(stack, batch, arm).total[s])
     with pytest.raises(UserError, match="differ in layers"):
         settings.side_by_side([settings.Isometry(beta=1.0), settings.Isometry(beta=1.0, layers="all")])
+    with pytest.raises(UserError, match="differ in sigma"):
+        settings.side_by_side([settings.Noise(objective="noise", sigma=s) for s in (0.1, 0.2)])
+    assert settings.side_by_side([arm.isometry for arm in arms], "meta").beta.device.type == "meta"
 
 
 def named(*path):

@@ -150,6 +150,12 @@ MISTAKES = {
     ),
     "half a reclassifier": ((*M, "reclassifier"), "skip", "reclassifier and reclassifier-attack: found skip for one"),
     "mix of 2": ((*M, "reclassifier", "mix"), 2.0, "reclassifier.mix: found 2.0"),
+    "no radius at all": ((*M, "reclassifier-attack", "eps", "linf"), "skip", "reclassifier-attack.eps: found {}; allowed: radii"),
+    "a tuned twin with a plain one's block": (
+        (*ALL, "arms", "isometric-tuned", "isometry"),
+        {"beta": 1.0},
+        "arms.isometric-tuned.isometry: unknown key (did you mean 'isometry_grid'?); allowed: grid, isometry_grid, twin_of",
+    ),
     "unfilled batch": ((*M, "reclassifier-attack", "batch"), 30, "images that fill two batches of 30 or more (found 100)"),
     "unknown attack": ((*M, "attack", "attacks", "pgx"), {}, "attacks.pgx: unknown key (did you mean 'pgd'?)"),
     "unknown network": ((*M, "network", "name"), "vgg", "network.name: found 'vgg'; allowed: tanh-mlp, conv-features"),

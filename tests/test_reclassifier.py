@@ -300,6 +300,13 @@ def test_seeds_do_not_depend_on_who_is_tuned_beside_them(base, splits, tuned):
         assert torch.allclose(tensor[0], tuned.checkpoint.tensors[name][1], atol=1e-5), name
 
 
+def test_a_fixed_temperature_stays_where_it_is_under_weight_decay(base, splits):
+    options = check(ReclassifierSettings, {**TUNING, "learn_temperature": False, "temperature": 0.3}, "x")
+    decaying = TRAINING.model_copy(update={"weight_decay": 0.01})
+    made = train_reclassifier(base, splits.train, splits.val, options, decaying, CPU, {"arm": "reclassifier"})
+    assert made.metrics["temperature"]["value"] == pytest.approx(0.3, abs=1e-6)
+
+
 def test_the_ablation_has_a_row_for_every_change(base, splits):
     header, rows = ablate(base, splits.train, splits.val, check(ReclassifierSettings, TUNING, "x"), TRAINING, CPU)
     changed = [(row[0], row[1]) for row in rows]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isorobust.common.statistics import crossed_variance, difference, interval_over_seeds, mean_over_seeds, rate
+from isorobust.common.statistics import crossed_variance, difference, interval_over_seeds, mean, mean_over_seeds, rate
 
 SEEDS, SAMPLES, TRIALS = 5, 400, 2000
 SPREADS = {"no seed spread": 0.0, "small seed spread": 0.1, "large seed spread": 0.5}
@@ -88,6 +88,16 @@ def test_no_differing_pair_keeps_a_width():
     flags = np.ones((5, 100), bool)
     interval = difference(flags, flags)
     assert (interval.value, interval.lo, interval.hi) == pytest.approx((0, -0.036, 0.036), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "lo", "hi"),
+    [(2.0, 1, 3, 1.964, 2.036), (1.0, 1, 3, 1, 1.072), (0.0, -2, 2, -0.072, 0.072), (5.0, -np.inf, np.inf, 4.964, 5.036)],
+    ids=["in the middle of its range", "at its end", "a difference of such", "without a range"],
+)
+def test_equal_values_keep_a_width_as_their_range_allows(value, low, high, lo, hi):
+    interval = mean(np.full((3, 100), value), low, high)
+    assert (interval.value, interval.lo, interval.hi) == pytest.approx((value, lo, hi), abs=1e-3)
 
 
 def test_pairing_narrows_the_interval(rng):

@@ -10,36 +10,43 @@ from conftest import NETWORKS
 from isorobust.common.runtime import derive_seed
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
-from isorobust.objectives.settings import CrossEntropy, Tuned, with_choice
+from isorobust.objectives.settings import CrossEntropy, Noise, Tuned, with_choice
 from isorobust.sweep.grid import Cell, choose, sweep
 from isorobust.sweep.settings import SweepSettings
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 
-BASE = CrossEntropy(objective="cross-entropy")
+PLAIN, NOISE = CrossEntropy(objective="cross-entropy"), Noise(objective="noise", sigma=0.2)
 BLOCK = Tuned(twin_of="baseline", isometry_grid={"beta": [0.1, 1.0], "layers": ["last", "all"]})
+NOISY = Tuned(twin_of="noise", grid={"sigma": [0.1, 0.4]}, isometry_grid={"beta": [0.1, 1.0]})
 TRAINING = TrainingSettings(epochs=3, batch_size=50, learning_rate=3e-3)
 OPTIONS = {"seeds": [0, 1], "images": 40, "min_clean": 0.0, "norm": "linf", "eps": 0.05, "steps": 3}
 
 
-def swept(splits, **more):
+def swept(splits, base=PLAIN, block=BLOCK, **more):
     options = SweepSettings(**{**OPTIONS, **more})
     device = torch.device("cpu")
-    return sweep(splits.train, splits.val, NETWORKS["tanh-mlp"], BASE, BLOCK, TRAINING, options, device, "arms.tuned")
+    return sweep(splits.train, splits.val, NETWORKS["tanh-mlp"], base, block, TRAINING, options, device, "arms.tuned")
 
 
-def test_each_cell_is_what_it_is_when_trained_alone(splits):
-    result = swept(splits)
-    assert [cell.choice["isometry"] for cell in result.cells] == [
-        {"beta": b, "layers": layers} for b in (0.1, 1.0) for layers in ("last", "all")
+@pytest.mark.parametrize(
+    ("base", "block", "names"),
+    [(PLAIN, BLOCK, ["beta", "layers"]), (NOISE, NOISY, ["sigma", "beta"])],
+    ids=["beta and layers", "noise, as many networks as an image is wide"],
+)
+def test_each_cell_is_what_it_is_when_trained_alone(splits, base, block, names):
+    result = swept(splits, base, block)
+    first, last = (block.grid | block.isometry_grid)[names[0]], block.isometry_grid[names[1]]
+    assert [(cell.choice["objective"] | cell.choice["isometry"]) for cell in result.cells] == [
+        {names[0]: a, names[1]: b} for a in first for b in last
     ]
     for cell in result.cells:
         networks = [build(NETWORKS["tanh-mlp"], (1, 8, 8), 5, derive_seed(s, "weights")) for s in (0, 1)]
-        alone = fit(networks, [0, 1], splits.train, splits.val, with_choice(BASE, cell.choice, "x"), TRAINING)
+        alone = fit(networks, [0, 1], splits.train, splits.val, with_choice(base, cell.choice, "x"), TRAINING)
         assert np.array_equal(alone.val_correct, cell.clean)
         assert cell.robust.shape == (2, 40) and not (cell.robust & ~cell.clean[:, :40]).any()
     header, rows = result.table()
-    assert header == ["beta", "layers", "val_clean", "val_pgd", "chosen"] and sum(row[-1] for row in rows) == 1
+    assert header == [*names, "val_clean", "val_pgd", "chosen"] and sum(row[-1] for row in rows) == 1
     assert result.metrics()["chosen"] == result.cells[result.chosen].choice
 
 

@@ -11,7 +11,7 @@ from isorobust.errors import UserError
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
 from isorobust.objectives import settings as arms
-from isorobust.objectives.losses import OBJECTIVES, Batch, pgd_images
+from isorobust.objectives.losses import OBJECTIVES, Batch, pgd_images, training_loss
 from isorobust.training.fit import fit, is_mixed
 from isorobust.training.settings import TrainingSettings
 
@@ -106,6 +106,18 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(splits, mode):
         with torch.no_grad():
             networks[1].head.bias.fill_(float("nan"))
         fit(networks, [0, 1], splits.train, splits.val, ARMS["cross-entropy"], options)
+
+
+def test_a_last_step_that_diverges_is_told_too(splits):
+    def steep(stack, batch, arm):
+        """A loss that is finite, with a gradient that is not a number."""
+        loss = training_loss(stack, batch, arm)
+        return loss._replace(total=loss.total + (0 * stack.weights["head.bias"]).abs().sum(1).sqrt())
+
+    networks = [build(NETWORKS["tanh-mlp"], (1, 8, 8), 5, seed=0)]
+    options = TrainingSettings(epochs=1, batch_size=len(splits.train.labels), learning_rate=1e-3)
+    with pytest.raises(UserError, match="training diverged: val loss is nan after epoch 1, seed 0"):
+        fit(networks, [0], splits.train, splits.val, ARMS["cross-entropy"], options, loss=steep)
 
 
 def batch_of(splits, size=3, count=20):

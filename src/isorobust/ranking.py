@@ -6,7 +6,7 @@ import numpy as np
 
 from isorobust.common.statistics import mean_over_seeds
 
-UNBOUNDED = (-np.inf, np.inf)
+ANY_NUMBER = (-np.inf, np.inf)
 
 
 def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
@@ -65,7 +65,7 @@ def contrasts(
     for name, row in told.items():
         low, high = ranges[name]
         limits = {"real": (low, high), "adversarial": (low, high), "difference": (low - high, high - low), "auroc": (0.0, 1.0)}
-        found[name] = {key: over_seeds(values, *limits.get(key, UNBOUNDED), count) for key, values in row.items()}
+        found[name] = {key: over_seeds(values, *limits.get(key, ANY_NUMBER), count) for key, values in row.items()}
     return found
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from isorobust.commands import cli, provenance
 from isorobust.common import artifacts
-from isorobust.common.params import SKIP, Params
+from isorobust.common.params import SKIP, Params, Several, check
 from isorobust.compare.results import ran
 from isorobust.errors import UserError
 from isorobust.schema import validate
@@ -22,20 +22,39 @@ SHARED = ("seeds", "network", "training", "attack", "geometry", "compare")  # wh
 STUDIES = {  # of compare.json -> what a stage writes under results/, and the recipe's blocks
     "hierarchy": ("hierarchy", ("hierarchy", "hierarchy-attack")),
     "connectivity": ("connectivity", ("connectivity",)),
-    "percolation": ("percolation.json", ("percolation",)),
+    "percolation": ("percolation.json", ("percolation", "connectivity")),
     "detection": ("detect", ("detection",)),
 }
 PLUG_IN = ("reclassifier", "reclassifier-attack")
 
 
 def refusals(record: dict[str, Any], now: dict[str, Any], made_here: list[str]) -> list[str]:
-    """Why numbers made here could not stand beside the published ones: by the recipes, but for the arms that ran here."""
+    """Why numbers made here could not stand beside the published ones: by the recipes, but for what ran here.
+
+    `made_here`: arms, plug-ins and studies.
+    """
     old, new = record["recipe"], now["recipe"]
     told = [block for block in SHARED if old[block] != new[block]]
     kept = [arm for arm, block in old["arms"].items() if block != SKIP and arm not in made_here]
     told += [f"arms.{arm}" for arm in kept if new["arms"].get(arm) != old["arms"][arm]]
+    before, after = _parts(old), _parts(new)
+    used_here = {block for part in made_here for block in after.get(part, ())}
+    used_kept = {block for part, blocks in before.items() if part not in made_here for block in blocks}
+    told += sorted(block for block in used_here & used_kept if _numbers(old[block]) != _numbers(new[block]))
     sources = [{key: value for key, value in one["source"].items() if key not in ("root", "mirrors")} for one in (record, now)]
     return told + (["source"] if sources[0] != sources[1] else [])
+
+
+def _parts(recipe: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The studies and plug-ins that a recipe uses -> the blocks they are made by."""
+    used = {study: blocks for study, (_, blocks) in STUDIES.items() if recipe.get(study, SKIP) != SKIP}
+    plug_in = recipe.get("reclassifier", SKIP)
+    return used if plug_in == SKIP else {**used, **dict.fromkeys(check(Several[str], plug_in["arms"], "arms"), PLUG_IN)}
+
+
+def _numbers(block: Any) -> Any:
+    """A block without the list of the arms or plug-ins it is used on."""
+    return {key: value for key, value in block.items() if key != "arms"} if isinstance(block, dict) else block
 
 
 def changed(record: dict[str, Any]) -> list[str]:
@@ -76,18 +95,22 @@ def extend() -> int:
     results, metrics = cli.RESULTS / data, cli.METRICS / data
     if not (metrics / provenance.FILE).exists():
         raise UserError(f"{metrics / provenance.FILE}: no such file; only published results with a record can be added to")
-    attacked = [path.stem for path in sorted((results / "attack").glob("*.json")) if not artifacts.read_json(path).get("skipped")]
-    if not attacked:
-        raise UserError(f"{results}: no arm was attacked here; run its stages first, as `dvc repro attack@NAME geometry@NAME`")
+    made = [path.stem for path in sorted((results / "attack").glob("*.json")) if not artifacts.read_json(path).get("skipped")]
+    made += [study for study, (place, _) in STUDIES.items() if (results / place).exists()]
+    if not made:
+        raise UserError(
+            f"{results}: no arm was attacked here, and no study run; run its stages first, as "
+            "`dvc repro attack@NAME geometry@NAME`"
+        )
     record, now = artifacts.read_json(metrics / provenance.FILE), provenance.here(params, data)
-    if told := refusals(record, now, attacked):
+    if told := refusals(record, now, made):
         raise UserError(
             f"params.yaml: {', '.join(told)} of {data} differ from what its published results were made with; "
             f"run all of it anew: `dvc exp run -S data.name={data}`"
         )
     for name in changed(record):
         print(f"{name} is not what the published results were made with; the record will say so")
-    print(f"{metrics}: adding {', '.join(attacked)}")
+    print(f"{metrics}: adding {', '.join(made)}")
     done = subprocess.run([sys.executable, "-m", "stages.compare", *map(str, (results, metrics, metrics))])
     if done.returncode == 0:
         tree = artifacts.read_json(metrics / "compare.json")

@@ -47,8 +47,8 @@ def block(folder: Path) -> str:
             f"torch {runtime['torch']}, torchattacks {runtime['torchattacks']} ([provenance]({folder / FILE}))."
         )
         for group in record.get("carried", []):
-            code = f"before changes in {', '.join(group['changed'])}" if group["changed"] else "with the same code"
-            told += f" As commit `{group['commit'][:12]}` compared them, {code}: {', '.join(group['kept'])}."
+            code = f"made before changes in {', '.join(group['changed'])}" if group["changed"] else "made with the same code"
+            told += f" Carried over from the comparison by commit `{group['commit'][:12]}`, {code}: {', '.join(group['kept'])}."
         parts.append(told)
     return "\n\n".join(parts) + "\n"
 
@@ -75,7 +75,7 @@ def claims(names: list[str]) -> str:
     toys = {name: artifacts.read_json(cli.METRICS / name / "summary.json") for name in names if name not in compared}
     parts = ["\n".join(_counts(name, tree) for name, tree in trees.items())]
     if failures := evidence.failures(trees):
-        parts.append(f"{evidence.FAILED} an arm of the row failed [checks of its evaluation]({CHECKS}); {failures}.")
+        parts.append(f"{evidence.FAILED} An arm of the row failed checks of its evaluation ([what they are]({CHECKS})). {failures}.")
     return "\n\n".join([*parts, evidence.table(trees, toys)])
 
 
@@ -89,6 +89,9 @@ def _counts(name: str, tree: dict) -> str:
         f"accuracy {arm['clean']['n']} test images, {arm['seeds']} seeds",
         f"{ATTACK_TITLES.get(attack, attack)} {max(point['n'] for point in points)}, {seeds}",
     ]
+    for plug_in, parts in tree["reclassifiers"].items():
+        mixed = next(iter(next(iter(parts["attacked"]["msa"].values())).values()))
+        told.append(f"that of {plug_in} {mixed['n']}, {tree['arms'][plug_in]['worst-case-seeds']}")
     if geometry := tree["geometry"].get(primary["reference"]):
         told.append(
             f"geometry {geometry['distances']['correlation']['n']}, near boundaries {geometry['boundary']['correlation']['n']}"

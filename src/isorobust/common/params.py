@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Tag, TypeAdapter, ValidationError, model_validator
 
 from isorobust.errors import UserError, choose
 
@@ -217,18 +217,20 @@ def _fields(kind, path) -> set[str]:
     """Names of the keys allowed at `path` below `kind` (best effort through unions, optionals and mappings)."""
     kinds = [kind]
     for part in [*path, None]:
-        models, queue = [], list(kinds)
+        models, queue, members = [], list(kinds), {}
         while queue:
             one = queue.pop()
             if isinstance(one, type) and issubclass(one, BaseModel):
                 models.append(one)
             else:
-                queue.extend(arg for arg in typing.get_args(one) if not isinstance(arg, str))
+                below = typing.get_args(one)
+                members |= {arg.tag: [below[0]] for arg in below if isinstance(arg, Tag)}
+                queue.extend(arg for arg in below if not isinstance(arg, str))
         if part is None:
             return {field.alias or name for model in models for name, field in model.model_fields.items()}
         tagged = [m for m in models for f in m.model_fields.values() if part in typing.get_args(f.annotation)]
         nested = [f.annotation for m in models for name, f in m.model_fields.items() if part in (name, f.alias)]
-        kinds = tagged or nested or models
+        kinds = members.get(part) or tagged or nested or models
     return set()
 
 
@@ -304,6 +306,12 @@ class Grid(Settings):
 
     linf: Several[EpsLinf] | None = None
     l2: Several[EpsL2] | None = None
+
+    @model_validator(mode="after")
+    def _some(self):
+        if not (self.linf or self.l2):
+            raise ValueError("radii for linf, l2 or both")
+        return self
 
     def points(self) -> list[tuple[str, float]]:
         """All (norm, eps), L-infinity first, in rising order of eps."""

@@ -54,7 +54,8 @@ def difference(flags: np.ndarray, reference: np.ndarray, level: float = LEVEL) -
 def mean(values: np.ndarray, low: float, high: float, count: int | None = None, level: float = LEVEL) -> Estimate:
     """Mean of values `[S, N]` (seeds by samples) by `crossed_variance`, clipped to [low, high]; `count` as n, or N.
 
-    Values that are all equal get the exact interval for a share of differing samples of 0.
+    Values that are all equal get the exact interval for a share of differing samples of 0, of samples that lie as far
+    off as [low, high] allows, or by 1 where that is unbounded.
     """
     values = _matrix(values)
     value, count = values.mean(), count or values.shape[1]
@@ -62,7 +63,8 @@ def mean(values: np.ndarray, low: float, high: float, count: int | None = None, 
     if variance > 0:
         half = _quantile(level, freedom) * np.sqrt(variance)
     else:
-        half = 1 - ((1 - level) / 2) ** (1 / count)
+        farthest = max(high - value, value - low)
+        half = (1 - ((1 - level) / 2) ** (1 / count)) * (farthest if np.isfinite(farthest) else 1)
     return Estimate(value, max(low, value - half), min(high, value + half), count)
 
 

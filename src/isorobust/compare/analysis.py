@@ -101,7 +101,9 @@ def _differences(result: ArmResults, reference: ArmResults, before: dict[str, An
     """Paired by seed and sample, over the seeds that both arms have; as published where verdicts of one are not at hand."""
     if not (result.arrays and reference.arrays):
         return _as_published(result, reference, before)
-    if not np.array_equal(result.arrays["labels"], reference.arrays["labels"]):
+    labels = result.arrays["labels"], reference.arrays["labels"]
+    count = min(map(len, labels))  # each of the first images of the file
+    if not np.array_equal(*(of[:count] for of in labels)):
         raise UserError(f"{result.arm} and {reference.arm} were attacked on other test images; run `dvc repro` for both")
     tree: dict[str, Any] = {
         "clean": _paired(result, reference, result.arrays["correct/clean"], reference.arrays["correct/clean"])
@@ -131,7 +133,7 @@ def _paired(result: ArmResults, reference: ArmResults, flags: np.ndarray, other:
     common = [seed for seed in mine if seed in theirs]
     if not common:
         raise UserError(f"{result.arm} and {reference.arm} share no seeds; run `dvc repro` for both")
-    count = min(flags.shape[1], other.shape[1])  # each the first images of the file
+    count = min(flags.shape[1], other.shape[1])
     pair = flags[[mine.index(s) for s in common], :count], other[[theirs.index(s) for s in common], :count]
     return difference(*pair).as_dict()
 

@@ -13,7 +13,7 @@ from isorobust.common.params import eps_key
 from isorobust.compare.cells import interval, markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
-from isorobust.ranking import UNBOUNDED, over_seeds
+from isorobust.ranking import ANY_NUMBER, over_seeds
 
 CONTROL = "between-classes"
 FEATURES = {
@@ -33,7 +33,6 @@ MEASURED = {  # in the differences between arms -> array, rounds of bypassing do
     "level-straight": ("gaps/real", 0),
     "gap": ("gaps/real", 0),
 }
-TOLD = {"low": "low: loss at most", "level": "level: rises by at most"}
 
 
 def read(results: Path, arms: list[str]) -> dict[str, dict[str, Any]]:
@@ -114,7 +113,7 @@ def _difference(arrays: dict[str, np.ndarray], other: dict[str, np.ndarray], opt
     if not counts:
         return {}
     told = {
-        name: over_seeds(values, *((-1.0, 1.0) if name != "gap" else UNBOUNDED), min(counts)) for name, values in changes.items()
+        name: over_seeds(values, *((-1.0, 1.0) if name != "gap" else ANY_NUMBER), min(counts)) for name, values in changes.items()
     }
     return {name: {**one, "direction": direction(one["lo"], one["hi"])} for name, one in told.items()}
 

@@ -11,6 +11,7 @@ from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.statistics import mean
 from isorobust.compare.cells import interval, markdown
+from isorobust.connectivity.settings import UNTRAINED
 from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN, auroc_values
 from isorobust.drawing import Figure, plt
 
@@ -74,7 +75,7 @@ def tree(found: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
     differences: dict[str, Any] = {}
     for arm, one in found.items():
         base = found.get(reference)
-        if base is None or arm in (reference, "untrained") or not (shared := _attacks(one, base)):
+        if base is None or arm in (reference, UNTRAINED) or not (shared := _attacks(one, base)):
             continue
         if one["arrays"]["seeds"].tolist() != base["arrays"]["seeds"].tolist():
             continue

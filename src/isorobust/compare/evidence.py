@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from isorobust.claims import UNDECIDED, verdict
+from isorobust.claims import verdict
 from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, interval, markdown, named, percent, points
 from isorobust.compare.reclassifiers import SENSITIVITY
 from isorobust.compare.structure import FLAT
@@ -75,7 +75,7 @@ def failures(trees: dict[str, dict[str, Any]]) -> str:
         data: [named(tree, arm) for arm, checks in tree["primary"]["failed-checks"].items() if checks]
         for data, tree in trees.items()
     }
-    return "; ".join(f"`{data}`: {', '.join(arms)}" for data, arms in told.items() if arms)
+    return ". ".join(f"On `{data}`: {', '.join(arms)}" for data, arms in told.items() if arms)
 
 
 def _robustness(data: str, tree: dict[str, Any]) -> list[Row]:
@@ -103,7 +103,7 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
     if arm not in found or reference not in found:
         return []
     ours, plain = (found[name]["distances"]["correlation"] for name in (arm, reference))
-    apart = "holds" if ours["lo"] > plain["hi"] else "does not hold" if ours["hi"] < plain["lo"] else UNDECIDED
+    apart = verdict(ours["lo"] - plain["hi"], ours["hi"] - plain["lo"])
     near = found[arm]["boundary"]["correlation"]
     return [
         Row(

@@ -8,10 +8,8 @@ from isorobust.claims import verdict
 from isorobust.common.params import eps_key
 from isorobust.compare.cells import markdown, percent, points
 from isorobust.compare.connectivity import CRITERIA, shares_judged
-from isorobust.connectivity.settings import ConnectivitySettings
+from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.drawing import Figure, plt
-
-KINDS = {"trained": "real", "untrained": "synthetic"}  # the pairs on which connection is judged
 
 
 def tree(numbers: dict[str, Any], options: ConnectivitySettings | None) -> dict[str, Any]:
@@ -36,7 +34,7 @@ def table(told: dict[str, Any]) -> str:
     """Rows: sizes and states; share of pairs connected at the threshold, straight and after each round; then random networks."""
     rows = []
     for size, here in told["sizes"].items():
-        for state, kind in KINDS.items():
+        for state, kind in JUDGED.items():
             accuracy = percent(here["accuracy"]) if state == "trained" else ""
             rows.append([f"{size} x {size}", str(here["dimension"]), state, accuracy, *_shares(here[state], kind, told)])
     for name, kinds in told["random"].items():
@@ -60,7 +58,7 @@ def sentences(told: dict[str, Any]) -> str:
     for state, by_criterion in told["rise"].items():
         for criterion, by_round in by_criterion.items():
             one, sizes = by_round["0"], f"at {largest} x {largest} than at {smallest} x {smallest}"
-            what = f"more straight paths of {state} networks between {KINDS[state]} pairs are {criterion} {sizes}"
+            what = f"more straight paths of {state} networks between {JUDGED[state]} pairs are {criterion} {sizes}"
             lines.append(f"- {what}: **{one['verdict']}** ({points(one)} points).")
     return "\n".join(lines)
 
@@ -77,7 +75,7 @@ def figure(told: dict[str, Any], data: str) -> Figure:
         len(chosen), 2, figsize=(9, 3 * len(chosen)), squeeze=False, sharex=True, sharey=True, layout="constrained"
     )
     for row, done in zip(axes, chosen):
-        for axis, (state, kind) in zip(row, KINDS.items()):
+        for axis, (state, kind) in zip(row, JUDGED.items()):
             for i, (size, here) in enumerate(told["sizes"].items()):
                 _line(axis, here[state][kind], done, f"C{i}", f"{size} x {size}", "-")
                 _line(axis, here[state]["between-classes"], done, f"C{i}", None, ":")

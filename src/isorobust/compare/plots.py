@@ -182,8 +182,13 @@ def _image(axis, image: np.ndarray, title: str, color: str) -> None:
     axis.set(xticks=[], yticks=[])
 
 
-def confusion_matrices(results: list[ArmResults], norm: str, eps: str) -> Figure:
-    """Per arm, all seeds together: rows the label, columns the prediction, clean and under PGD; share of the label's images."""
+def confusion_matrices(results: list[ArmResults], norm: str, eps: str) -> Figure | None:
+    """Per arm, all seeds together: rows the label, columns the prediction, clean and under PGD; share of the label's images.
+
+    None without an arm.
+    """
+    if not results:
+        return None
     lines = -(-len(results) // 5)
     across, down = -(-len(results) // lines), 2 * lines
     figure, axes = plt.subplots(down, across, figsize=(3 * across + 0.8, 3.1 * down), squeeze=False, layout="constrained")

@@ -14,7 +14,6 @@ from isorobust.common import artifacts
 from isorobust.errors import UserError
 
 CURVES = {"val_accuracy": "val-accuracy.csv", "train_loss": "train-loss.csv"}  # column of an arm's curves -> file of all arms'
-
 PUBLISHED = ("labels", "seeds", "parts/worst-case")  # of the arrays of an arm, besides `correct/...` and `fallen/...`
 
 
@@ -43,7 +42,7 @@ class ArmResults(NamedTuple):
 def read(results: Path, arms: list[str], published: Path | None = None) -> list[ArmResults]:
     """The arms that the recipe uses, in the order given; from `published`, a folder under metrics/, those that did not run here.
 
-    Errors: UserError for a missing or damaged file.
+    An arm in neither place is left out: the recipe has it since later. Errors: UserError for a missing or damaged file.
     """
     used = []
     for arm in arms:
@@ -71,7 +70,9 @@ def ran(results: Path, arm: str) -> bool:
 
 
 def _published(folder: Path, arm: str, parts: tuple[str, ...]) -> list[ArmResults]:
-    """The arm as `compare` published it; none if it was skipped."""
+    """The arm as `compare` published it; none if it was skipped or is not among what was published."""
+    if not (folder / "attack" / f"{arm}.json").exists():
+        return []
     numbers = {part: artifacts.read_json(folder / part / f"{arm}.json") for part in parts}
     if numbers["attack"].get("skipped"):
         return []

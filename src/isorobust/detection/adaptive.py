@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from isorobust.detection.detector import BarrierDetector, class_losses, features
+from isorobust.connectivity.inputs import cross_entropy
+from isorobust.detection.detector import BarrierDetector, features
 
 Score = Callable[[Tensor, Tensor], Tensor]  # inputs [N, ...] and their classes [N] to scores [N], with gradients
 
@@ -19,7 +20,7 @@ def barrier_score(detector: BarrierDetector) -> Score:
         top = detector.curves(x.detach(), classes).argmax(2) / (detector.points - 1)  # [N, m]
         start = detector.references[classes]
         inputs = torch.lerp(start, x.unsqueeze(1).expand_as(start), top.to(x).view(*top.shape, 1, 1, 1))
-        losses = class_losses(detector.model, inputs.flatten(0, 1), classes.repeat_interleave(top.shape[1]))
+        losses = cross_entropy(detector.model, inputs.flatten(0, 1), classes.repeat_interleave(top.shape[1]))
         return losses.view(top.shape).mean(1)
 
     return score
@@ -80,7 +81,7 @@ def _towards(detector: BarrierDetector, score: Score, images: Tensor, target: Te
     for step in range(steps + 1):
         x.requires_grad_()
         scores = score(x, target)
-        losses = class_losses(detector.model, x, target)
+        losses = cross_entropy(detector.model, x, target)
         with torch.no_grad():
             fooled = detector.model(x).argmax(1) == target
         better = fooled & (scores.detach() < lowest)

@@ -16,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
+from isorobust.connectivity.inputs import cross_entropy
 from isorobust.connectivity.paths import curve_features, linear_path
 from isorobust.detection.scores import FPR, SCORES
 
@@ -36,11 +37,6 @@ class Seen(NamedTuple):
     barrier: np.ndarray
     ends: np.ndarray
     features: np.ndarray
-
-
-def class_losses(model: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
-    """Cross-entropy `[N]` in float64, because in float32 that of a confident network is exactly 0."""
-    return F.cross_entropy(model(x).double(), classes, reduction="none")
 
 
 class BarrierDetector:
@@ -73,7 +69,7 @@ class BarrierDetector:
         ends = x.unsqueeze(1).expand_as(start)
         inputs = linear_path(start.flatten(0, 1), ends.flatten(0, 1), self.points).flatten(0, 1)
         wanted = classes.repeat_interleave(m * self.points)
-        return class_losses(self.model, inputs, wanted).view(count, m, self.points)
+        return cross_entropy(self.model, inputs, wanted).view(count, m, self.points)
 
     @torch.no_grad()
     def see(self, x: Tensor, batch: int = 10_000) -> Seen:

@@ -14,9 +14,9 @@ from isorobust.attacks.perturb import Problem, nearest, perturb
 from isorobust.attacks.settings import FGSM
 from isorobust.common.runtime import derive_seed
 from isorobust.connectivity.arms import predicted
-from isorobust.connectivity.inputs import match_loss
+from isorobust.connectivity.inputs import cross_entropy, match_loss
 from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
-from isorobust.detection.detector import BarrierDetector, class_losses
+from isorobust.detection.detector import BarrierDetector
 from isorobust.detection.scores import ADAPTIVE
 from isorobust.detection.settings import DetectionSettings
 
@@ -114,6 +114,6 @@ def _matched(detector: BarrierDetector, images: Tensor, labels: Tensor, partners
     usable = torch.tensor([i >= 0 for i in place], device=labels.device)
     partner = others[torch.tensor(place, device=labels.device).clamp(min=0)]
     with torch.no_grad():
-        target = class_losses(detector.model, partner, wanted)
+        target = cross_entropy(detector.model, partner, wanted)
     made, matched = match_loss(detector.model, images, wanted, target, options.attacks.matched)
     return torch.where((matched & usable).view(-1, *[1] * (images.ndim - 1)), made, images)

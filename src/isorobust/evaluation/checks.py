@@ -40,7 +40,7 @@ def run_checks(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> d
     """All checks that apply, by name; the meaning of each stands beside its code and in docs/methods.md."""
     count = bench.options.check_images
     checks = {
-        **_of_flags(evaluation, bench),
+        **_of_flags(evaluation),
         **of_models([victim.model for victim in victims], bench.images[:count], bench.labels[:count]),
         "clean-accuracy-agrees": _clean_again(victims, bench, evaluation),
     }
@@ -50,7 +50,7 @@ def run_checks(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> d
     return {name: check.as_dict() for name, check in checks.items()}
 
 
-def _of_flags(evaluation: Evaluation, bench: Bench) -> dict[str, Check]:
+def _of_flags(evaluation: Evaluation) -> dict[str, Check]:
     """What the recorded verdicts alone show."""
     arrays = evaluation.arrays
     clean = arrays["correct/clean"]

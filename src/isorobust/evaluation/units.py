@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +20,11 @@ class Unit(NamedTuple):
     compute: Callable[[], Arrays]
 
 
-def in_order(units: Iterable[Unit]) -> Iterator[Arrays]:
-    """The executor used for now: one after another in this process. An engine such as Ray can take its place."""
-    return (unit.compute() for unit in units)
-
-
 class Store:
     """Results of units in a folder; a damaged file counts as missing."""
 
-    def __init__(self, folder: Path | str, execute: Callable[[Iterable[Unit]], Iterator[Arrays]] = in_order):
-        self.folder, self.execute = Path(folder), execute
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
 
     def path(self, unit: Unit) -> Path:
         name = artifacts.digest(artifacts.canonical(unit.key))
@@ -44,7 +39,8 @@ class Store:
         gc.freeze()
         with progress(len(units), label, "unit") as bar:
             bar.update(len(units) - len(missing))
-            for i, arrays in zip(missing, self.execute([units[i] for i in missing]), strict=True):
+            for i in missing:
+                arrays = units[i].compute()
                 artifacts.write_npz(self.path(units[i]), arrays)
                 # Let go, and read again below: a small array kept from each unit splits a hole that the next one's images
                 # would have fitted into, and thousands of units then hold gigabytes.

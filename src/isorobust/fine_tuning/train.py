@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,23 +16,25 @@ from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import Network
 from isorobust.objectives.losses import Batch, Loss, stacked_cross_entropy, training_loss
-from isorobust.objectives.settings import Arm, Isometry, Objective
+from isorobust.objectives.settings import PER_NETWORK, Arm, Isometry, Objective
 from isorobust.reclassifier.checkpoint import CONTROL, EXTRA, PLUG_IN, plug_in
 from isorobust.reclassifier.prototypes import BatchPrototypes, batch_prototypes, l2_logits, mixed, moved
 from isorobust.training.arm import TrainedArm, curve_table
 from isorobust.training.fit import Images, Trained, fit
 from isorobust.training.settings import TrainingSettings
 
+PerNetwork = Annotated[float, PER_NETWORK]
+
 
 class Numbers(Settings):
     """What may differ between networks of one stack; `learned`, `soft` and `l2` are 0 or 1."""
 
-    mix: float
-    momentum: float
-    temperature: float
-    learned: float
-    soft: float = 0.0  # 1: fine-tuned with soft assignments, not hard ones with the gradient of soft ones
-    l2: float = 1.0
+    mix: PerNetwork
+    momentum: PerNetwork
+    temperature: PerNetwork
+    learned: PerNetwork
+    soft: PerNetwork = 0.0  # 1: fine-tuned with soft assignments, not hard ones with the gradient of soft ones
+    l2: PerNetwork = 1.0
 
     @classmethod
     def of(cls, options: ReclassifierSettings) -> Numbers:

@@ -9,7 +9,7 @@ import torch
 
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
-from isorobust.common.statistics import mean_over_seeds, rate
+from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.errors import UserError
 from isorobust.hierarchy.network import HierarchicalNetwork, build, hierarchical_loss
 from isorobust.hierarchy.settings import HierarchySettings
@@ -81,10 +81,10 @@ def _metrics(networks: list[HierarchicalNetwork], trained: Trained, tree: np.nda
     predicted = np.stack([level_predictions(network, val) for network in trained.load_into(networks)])  # [S, L, N]
     levels: dict[str, Any] = {}
     for number, row in enumerate(tree, start=1):
-        last = {part: mean_over_seeds(trained.history[f"train_{part}_{number}"][-1]) for part in ("cross_entropy", "isometric")}
+        last = {part: trained.history[f"train_{part}_{number}"][-1] for part in ("cross_entropy", "isometric")}
         levels[f"level-{number}"] = {
             "groups": int(row.max()) + 1,
             "val_accuracy": rate(predicted[:, number - 1] == row[val.labels]).as_dict(),
-            **{f"train_{part}": dict(zip(("value", "lo", "hi"), found)) for part, found in last.items()},
+            **{f"train_{part}": interval_over_seeds(values) for part, values in last.items()},
         }
     return levels

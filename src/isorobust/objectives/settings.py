@@ -11,14 +11,15 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from isorobust.common.params import SKIP, Settings, Several, check, radius
 from isorobust.errors import UserError, found
 
-Weight = Annotated[float, Field(ge=0)]
+PER_NETWORK = "may differ between the networks of a stack"  # marks the type of a number whose use takes a tensor `[S]` too
+Weight = Annotated[float, Field(ge=0), PER_NETWORK]
 
 
 class Isometry(Settings):
     """The isometric term (arXiv 2211.01236): weight `beta` and the options of `isometric_term`."""
 
     beta: Weight
-    scale: Annotated[float, Field(gt=0)] = 1.0  # 1 asks for an isometry, 10 for a map that shrinks by 10
+    scale: Annotated[float, Field(gt=0), PER_NETWORK] = 1.0  # 1 asks for an isometry, 10 for a map that shrinks by 10
     reduction: Literal["paper", "pairs"] = "paper"
     neighbours: Annotated[int, Field(ge=1)] | None = None
     layers: Literal["last", "all"] = "last"
@@ -172,10 +173,16 @@ def cells(block: Tuned) -> list[dict[str, Any]]:
     return [{"objective": mine, "isometry": other} for mine in own for other in term]
 
 
-def side_by_side(options: list[Settings]) -> Settings:
-    """Settings of several networks trained in one stack: numbers that differ become tensors `[S]`.
+def in_common(options: Settings) -> dict[str, Any]:
+    """The values that networks of one stack must share: all but those marked `PER_NETWORK`."""
+    fields = type(options).model_fields
+    return {name: getattr(options, name) for name, field in fields.items() if PER_NETWORK not in field.metadata}
 
-    Errors: UserError when anything but a float differs; such networks cannot share a stack.
+
+def side_by_side(options: list[Settings], device: Any = None) -> Settings:
+    """Settings of several networks trained in one stack: numbers that differ become tensors `[S]` on the device.
+
+    Errors: UserError when anything differs that is not marked `PER_NETWORK`; such networks cannot share a stack.
     """
     import torch
 
@@ -184,7 +191,7 @@ def side_by_side(options: list[Settings]) -> Settings:
     for name in type(first).model_fields:
         values = [getattr(one, name) for one in options]
         if any(value != values[0] for value in values):
-            if not all(isinstance(value, float) for value in values):
+            if name in in_common(first):
                 raise UserError(f"networks that differ in {name} ({values[0]!r}, ...) cannot be trained in one stack")
-            update[name] = torch.tensor(values)
+            update[name] = torch.tensor(values, device=device)
     return first.model_copy(update=update)

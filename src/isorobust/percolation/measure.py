@@ -17,7 +17,7 @@ from isorobust.common.splits import Split
 from isorobust.common.statistics import difference, rate
 from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.measure import measure
-from isorobust.connectivity.settings import ConnectivitySettings
+from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.errors import found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
@@ -25,8 +25,6 @@ from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
-
-JUDGED = {"trained": "real", "untrained": "synthetic"}  # the pairs on which connection is judged
 
 
 def resized(split: Split, size: int) -> Split:

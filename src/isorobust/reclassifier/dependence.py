@@ -17,6 +17,7 @@ from isorobust.common.statistics import rate
 from isorobust.reclassifier.batches import Setup, by_batch
 
 BATCH_PGD = PGD(steps=20)  # makes the images for the table by batch size
+ATTACKED_AT_ONCE = 1000  # of them; bounds memory, since the surrogates do not depend on the batch
 
 
 def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
@@ -27,7 +28,7 @@ def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
     """
     options = setup.options
     norm, eps = options.eps.points()[-1]
-    everything, labels = slice(0, len(setup.labels)), setup.labels.cpu().numpy()
+    labels, parts = setup.labels.cpu().numpy(), _filled(len(setup.labels), ATTACKED_AT_ONCE)
     kinds: dict[str, list[np.ndarray]] = {}
     sorted_order = np.argsort(labels, kind="stable")
     rank = np.empty_like(sorted_order)  # place of an image within its class
@@ -41,7 +42,8 @@ def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
         for mode in ("fc", "ema"):
             surrogate = copy.deepcopy(model)
             surrogate.mode = mode
-            sets.append(perturb("pgd", setup.problem(surrogate, everything, norm, eps, "batch", seed, mode), BATCH_PGD).images)
+            problems = [setup.problem(surrogate, part, norm, eps, "batch", seed, mode) for part in parts]
+            sets.append(torch.cat([perturb("pgd", problem, BATCH_PGD).images for problem in problems]))
         for name, (order, batches) in orders.items():
             right = [_right_in(model, images, labels, order, batches) for images in sets]
             kinds.setdefault(f"{name}/clean", []).append(right[0])

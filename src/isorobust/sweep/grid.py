@@ -16,7 +16,7 @@ from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
 from isorobust.objectives.losses import Batch, pgd_images
-from isorobust.objectives.settings import Adversarial, Arm, Objective, Tuned, cells, with_choice
+from isorobust.objectives.settings import Adversarial, Arm, Objective, Tuned, cells, in_common, with_choice
 from isorobust.sweep.settings import SweepSettings
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
@@ -106,9 +106,8 @@ def _means(cell: Cell) -> tuple[float, float]:
 
 
 def _shape(arm: Arm) -> str:
-    """Equal for arms that can share a stack: all but the weights that may become tensors."""
-    numbers = {**arm.objective.model_dump(), **arm.isometry.model_dump()}
-    return str({name: value for name, value in numbers.items() if not isinstance(value, float)})
+    """Equal for arms that can share a stack."""
+    return str({**in_common(arm.objective), **in_common(arm.isometry)})
 
 
 def _train(arms: list[Arm], train, val, network, training, options: SweepSettings, device) -> list[tuple[np.ndarray, np.ndarray]]:

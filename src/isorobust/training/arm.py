@@ -11,7 +11,7 @@ import torch
 from isorobust.common import artifacts
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
-from isorobust.common.statistics import mean_over_seeds, rate
+from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
@@ -60,8 +60,7 @@ def train_arm(
     metrics: dict[str, Any] = {"val_accuracy": rate(trained.val_correct).as_dict()}
     for name in trained.history:
         if name != "val_accuracy":
-            value, lo, hi = mean_over_seeds(trained.history[name][-1])
-            metrics[name] = {"value": value, "lo": lo, "hi": hi}
+            metrics[name] = interval_over_seeds(trained.history[name][-1])
     metrics |= {"seeds": len(seeds), "epochs": training.epochs}
     header, rows = curve_table(trained.history, seeds)
     return TrainedArm(Checkpoint(spec, trained.state), metrics, header, rows)

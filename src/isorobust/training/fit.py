@@ -79,7 +79,7 @@ def fit(
                 [seeds[i] for i in group],
                 train,
                 val,
-                _together([each[i] for i in group]),
+                _together([each[i] for i in group], torch.device(device)),
                 options,
                 torch.device(device),
                 loss,
@@ -113,10 +113,11 @@ def has_bfloat16() -> bool:
     return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
-def _together(arms: list[Arm]) -> Arm:
+def _together(arms: list[Arm], device: torch.device) -> Arm:
     """One arm for a stack; weights that differ become tensors `[S]`."""
     terms = [arm.isometry for arm in arms]
-    return Arm(side_by_side([arm.objective for arm in arms]), None if terms[0] is None else side_by_side(terms))
+    term = None if terms[0] is None else side_by_side(terms, device)
+    return Arm(side_by_side([arm.objective for arm in arms], device), term)
 
 
 def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options: TrainingSettings, device, loss_of, bar):
@@ -133,13 +134,7 @@ def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options:
         sums: dict[str, np.ndarray] = {}
         for step, index in enumerate(order.split(options.batch_size, dim=1), start=1):
             loss = loss_of(stack, Batch(*data.take(index), noises), arm)
-            totals = loss.total.detach().double().cpu().numpy()
-            if not np.isfinite(totals).all():
-                seed = seeds[int(np.flatnonzero(~np.isfinite(totals))[0])]
-                raise UserError(
-                    f"training diverged: loss is {totals[~np.isfinite(totals)][0]} at epoch {epoch}, step {step}, seed {seed}; "
-                    "lower training.learning_rate or the weight of the arm's term; nothing was written"
-                )
+            _check_finite("loss", loss.total.detach().double().cpu().numpy(), seeds, f"at epoch {epoch}, step {step}")
             for optimiser in optimisers:
                 optimiser.zero_grad(set_to_none=True)
             loss.total.sum().backward()
@@ -149,6 +144,7 @@ def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options:
                 sums[name] = sums.get(name, 0) + part.detach().double().cpu().numpy() * index.shape[1]
             bar.update()
         val_loss, correct = evaluate(stack, held_out)
+        _check_finite("val loss", val_loss, seeds, f"after epoch {epoch}")  # the last step's doing, which no later loss shows
         record = {name: value / len(train.labels) for name, value in sums.items()}
         record |= {"val_loss": val_loss, "val_accuracy": correct.mean(axis=1)}
         for name, value in record.items():
@@ -157,17 +153,30 @@ def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options:
     return Trained(stack.state(), {name: np.stack(values) for name, values in history.items()}, correct)
 
 
+def _check_finite(name: str, losses: np.ndarray, seeds: Sequence[int], place: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(losses))
+    if len(bad):
+        raise UserError(
+            f"training diverged: {name} is {losses[bad[0]]} {place}, seed {seeds[bad[0]]}; "
+            "lower training.learning_rate or the weight of the arm's term; nothing was written"
+        )
+
+
 def _adam(stack: Stack, options: TrainingSettings) -> list[torch.optim.Adam]:
     """Adam, fused where that keeps a seed's bits independent of the stack it is in.
 
     The fused CPU kernel rounds the last elements of a tensor, those beyond a multiple of 16, unlike
-    the others. A seed's weights are clear of that only if their number is such a multiple.
+    the others. A seed's weights are clear of that only if their number is such a multiple. Weight decay is
+    for weights: a network's single numbers (a temperature, which may be fixed) have none.
     """
     even = [w for w in stack.parameters() if w[0].numel() % 16 == 0]
-    rest = [w for w in stack.parameters() if w[0].numel() % 16]
-    shared = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
-    kinds = ((even, {"fused": True}), (rest, {"foreach": True}))
-    return [torch.optim.Adam(weights, **shared, **kind) for weights, kind in kinds if weights]
+    rest = [w for w in stack.parameters() if w[0].numel() % 16 and w.ndim > 1]
+    single = [w for w in stack.parameters() if w.ndim == 1]
+    decay = options.weight_decay
+    kinds = ((even, {"fused": True}, decay), (rest, {"foreach": True}, decay), (single, {"foreach": True}, 0.0))
+    return [
+        torch.optim.Adam(weights, lr=options.learning_rate, weight_decay=own, **kind) for weights, kind, own in kinds if weights
+    ]
 
 
 @torch.no_grad()
