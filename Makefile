@@ -26,7 +26,7 @@ PYTEST = OMP_WAIT_POLICY=PASSIVE python -m pytest -n 2 --dist loadfile
 test: ## the whole test suite
 	@$(IN_ENV) ruff check . && ruff format --check --quiet . && $(PYTEST) --durations=15
 
-test-fast: ## the tests without those that run the pipeline
+test-fast: ## the tests without the slow ones: pipeline runs, larger trainings, simulations
 	@$(IN_ENV) $(PYTEST) -m "not slow"
 
 lint: ## check style
