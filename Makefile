@@ -33,7 +33,7 @@ lint: ## check style
 	@$(IN_ENV) ruff check . && ruff format --check .
 
 format: ## fix style
-	@$(IN_ENV) ruff check --fix . ; ruff format .
+	@$(IN_ENV) ruff format . ; ruff check --fix .
 
 bench: ## measure training and attacks against plain loops and the machine's floor
 	@$(IN_ENV) python -m isorobust.commands.bench

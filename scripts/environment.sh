@@ -20,8 +20,14 @@ if [ ! -e "$stamp" ]; then
         echo "error: Python 3.11 or later is needed; found ${python:-none}. Set PYTHON=/path/to/python3.11" >&2
         exit 1
     fi
+    mkdir -p "$venv"
+    exec 9> "$venv/isorobust.lock"
+    flock 9  # clones that share it do not fill it side by side
+fi
+if [ ! -e "$stamp" ]; then
     echo "setting up $venv (about 2 minutes and 6 GB)" >&2
     "$python" -m venv "$venv"
+    rm -f "$venv"/isorobust-*  # what other pins left behind no longer holds once these are installed
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt -c constraints.txt >&2
     # Its own requirements cannot be met beside a current mlflow, and it does not import them.
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-torchattacks.txt >&2

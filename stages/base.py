@@ -31,15 +31,42 @@ def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None])
     """
     started = time.time()
     try:
-        validate(Params.read())
+        params = Params.read()
+        validate(params)
+        data = arm if stage == "toys" else params.get("data", "name")
+        start, code = tracking.Start(tracking.settings(stage, arm, data), tracking.git_tags()), _code()
         with _alone(stage if arm is None else f"{stage}@{arm}"):
             record = work()
+        _check_unchanged(start.settings, tracking.settings(stage, arm, data), code)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or stage}: {error.strerror or error}")
     if record is not None:
-        tracking.log(record, started)
+        tracking.log(record, started, start=start)
+
+
+def _code() -> dict[str, bytes]:
+    """The code files of this checkout as they are now."""
+    return {str(path.resolve()): path.read_bytes() for folder in ("src", "stages") for path in Path(folder).rglob("*.py")}
+
+
+def _check_unchanged(before: dict[str, str], after: dict[str, str], code: dict[str, bytes]) -> None:
+    """DVC hashes code and parameters after a stage, and would take what was edited meanwhile for what made the result.
+
+    Errors: UserError, so that DVC records nothing.
+    """
+    loaded = {str(Path(module.__file__).resolve()) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+    edited = [os.path.relpath(path) for path in sorted(loaded & code.keys()) if _bytes(path) != code[path]]
+    edited += [f"params.yaml: {key}" for key in sorted({*before, *after}) if before.get(key) != after.get(key)]
+    if edited:
+        raise UserError(
+            f"{', '.join(edited)}: edited while this stage ran, so its result is recorded nowhere; run `dvc repro` again"
+        )
+
+
+def _bytes(path: str) -> bytes:
+    return Path(path).read_bytes() if Path(path).exists() else b""
 
 
 @contextmanager

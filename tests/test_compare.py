@@ -182,7 +182,15 @@ def test_figures_are_the_same_bytes_for_the_same_numbers():
     ):
         first, second = png(draw()), png(draw())
         assert first == second and first.startswith(b"\x89PNG")
-    assert plots.adversarial_images(results) is None
+    assert plots.adversarial_images(results) is None and plots.confusion_matrices([], "linf", "0.1") is None
+
+
+def test_a_sweep_without_scales_is_drawn_over_its_other_numbers():
+    table = [{**row, "layers": "last"} for row in SWEPT if row["scale"] == "0.5"]
+    for row in table:
+        del row["scale"]
+    clean, _ = plots.sweep_heatmaps("tuned", table).axes
+    assert (clean.get_xlabel(), clean.get_ylabel(), len(clean.texts)) == ("layers", "beta", 2)
 
 
 SWEPT = [

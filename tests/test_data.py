@@ -123,6 +123,12 @@ def test_a_bad_image_folder_is_told(tmp_path, options, damage, message):
         make("mine", source, tmp_path)
 
 
+def test_a_class_without_training_images_is_told_wherever_it_stands(tmp_path):
+    source = settings.Generated(source="generated", classes=10, size=4, train=5, val=20, test=20)
+    with pytest.raises(UserError, match=r"classes \[5, 6, 7, 8, 9\] have no training image"):
+        make("mine", source, tmp_path)
+
+
 @pytest.mark.parametrize(("pixels", "mode"), [(0, "1"), (255, "1"), (200, "LA"), (200, "L")])
 def test_other_grey_modes_keep_their_values(tmp_path, pixels, mode):
     source = write_images(tmp_path, classes=("cat", "dog"))

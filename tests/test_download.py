@@ -48,7 +48,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Broken(BaseHTTPRequestHandler):
-    """Answers 500, or half a file, or a file with one wrong byte, as `kind` says."""
+    """Answers 500, or half a file, or a file with one wrong byte, or what is no HTTP, as `kind` says."""
 
     def __init__(self, kind, folder, *args):
         self.kind, self.folder = kind, folder
@@ -57,6 +57,17 @@ class Broken(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.kind == "error":
             self.send_error(500)
+            return
+        if self.kind == "no HTTP":
+            self.wfile.write(b"SSH-2.0-none\r\n")
+            return
+        if self.kind == "chunks cut off":
+            self.protocol_version = "HTTP/1.1"
+            self.send_response(200)
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"100\r\nhalf of it")
+            self.close_connection = True
             return
         content = bytearray((self.folder / self.path.rsplit("/", 1)[1]).read_bytes())
         self.send_response(200)
@@ -99,10 +110,11 @@ def source_of(mirrors, **more):
 
 
 def first_mirror(kind, folder, serve):
-    return "http://127.0.0.1:9" if kind == "dead" else serve(partial(Broken, kind, folder))
+    known = {"dead": "http://127.0.0.1:9", "a port that is none": "http://127.0.0.1:80a"}
+    return known.get(kind) or serve(partial(Broken, kind, folder))
 
 
-@pytest.mark.parametrize("kind", ["dead", "error", "truncate", "corrupt"])
+@pytest.mark.parametrize("kind", ["dead", "error", "truncate", "corrupt", "chunks cut off", "no HTTP", "a port that is none"])
 def test_a_bad_first_mirror_is_passed_over(kind, mnist_files, serve, tmp_path, capsys):
     folder, checksums = mnist_files
     good = serve(partial(Quiet, directory=str(folder)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 
 import pytest
@@ -12,9 +13,11 @@ from conftest import ROOT
 from isorobust.attacks.settings import AttackSettings
 from isorobust.common.params import EpsLinf, Params, Several, check, eps_key, layered
 from isorobust.compare.analysis import SUMMARY_LIMIT, summary
+from isorobust.data.settings import TOYS
 from isorobust.errors import UserError
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.schema import MOST_RADII, base_by_name, validate
+from isorobust.toys.settings import Toys
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,13 @@ MISTAKES = {
         {"beta": 1.0},
         "arms.isometric-tuned.isometry: unknown key (did you mean 'isometry_grid'?); allowed: grid, isometry_grid, twin_of",
     ),
+    "a data set with a dot in its name": (("data", "sets", "mnist.5k"), {}, "'mnist.5k'; allowed: letters, digits, '-' and '_'"),
+    "a data set with a toy's name": (("data", "sets", "rings"), {}, "another name than the toys' (rings, torus)"),
+    "a tree that hides a number": (
+        (*ALL, "hierarchy", "trees"),
+        {"seeds": ["0-4 | 5-9"]},
+        "hierarchy.trees",
+    ),
     "unfilled batch": ((*M, "reclassifier-attack", "batch"), 30, "images that fill two batches of 30 or more (found 100)"),
     "unknown attack": ((*M, "attack", "attacks", "pgx"), {}, "attacks.pgx: unknown key (did you mean 'pgd'?)"),
     "unknown network": ((*M, "network", "name"), "vgg", "network.name: found 'vgg'; allowed: tanh-mlp, conv-features"),
@@ -296,6 +306,18 @@ def test_a_recipe_may_leave_out_an_attack_and_change_one_number(tree):
     assert "transfer" not in attacks and attacks["pgd"].steps == 7 and attacks["pgd"].restarts == 1
     assert params.asked == ["recipes.mnist-5k.attack", "defaults.attack"]
     assert "transfer" in params.recipe(AttackSettings, "mnist", "attack").attacks.chosen()
+
+
+def test_the_baseline_stays_beside_what_needs_it(tree):
+    skipped = {arm: "skip" for arm in tree["arms"] if arm == "baseline" or arm.startswith("isometric")}
+    arms = {**tree["recipes"]["mnist-5k"]["arms"], **skipped}
+    needed = "hierarchy, connectivity.arms (untrained), detection.arms (untrained), which need it"
+    with pytest.raises(UserError, match=re.escape(f"arms.baseline: found skip beside {needed}")):
+        validate(changed(tree, ("recipes", "mnist-5k", "arms"), arms))
+
+
+def test_the_toys_names_are_taken():
+    assert set(TOYS) == set(Toys.model_fields)
 
 
 def test_every_recipe_states_the_terms_weight_itself(tree):

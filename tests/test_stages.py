@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import yaml
@@ -149,3 +153,30 @@ def test_download_writes_what_its_run_shows(tmp_path, monkeypatch):
     numbers = artifacts.read_json(record.metrics)
     assert numbers["train"] == {"images": 200, "by-class": dict.fromkeys("0123", 50)} and numbers["channels"] == 1
     assert read_split(tmp_path / "data" / "train.npz").images.shape == (200, 1, 8, 8)
+
+
+EDITS = {  # file, what is replaced by what while the stage geometry@isometric runs -> what is told, nothing if it does not matter
+    "a number of the stage": ("params.yaml", "jacobian_images: ", "jacobian_images: 1", "params.yaml: geometry.jacobian_images"),
+    "a number of another stage": ("params.yaml", "square_queries: ", "square_queries: 1", ""),
+    "code that it uses": ("src/isorobust/common/params.py", "import re\n", "import re\n\n", "src/isorobust/common/params.py"),
+    "code that it does not use": ("src/isorobust/compare/tables.py", "SHOWN", "SHOWED", ""),
+    "code that is gone": ("stages/base.py", None, None, "stages/base.py"),
+}
+
+
+@pytest.mark.parametrize(("file", "old", "new", "told"), EDITS.values(), ids=EDITS.keys())
+def test_what_was_edited_while_a_stage_ran_is_not_taken_for_what_made_its_result(tmp_path, file, old, new, told):
+    for folder in ("src", "stages"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    code = (
+        "import sys; sys.path[:0] = ['src', '.']\nfrom pathlib import Path\nfrom stages import base\n"
+        f"file, old, new = Path({file!r}), {old!r}, {new!r}\n"
+        "work = lambda: file.unlink() if old is None else file.write_text(file.read_text().replace(old, new)) and None\n"
+        "base.run('geometry', 'isometric', work)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    if told:
+        assert done.returncode == 1 and done.stderr.startswith(f"error: {told}: edited while this stage ran"), done.stderr
+    else:
+        assert (done.returncode, done.stderr) == (0, "")

@@ -56,7 +56,7 @@ def test_a_run_holds_params_epoch_metrics_artifacts_and_tags(workplace):
     assert [(m.step, m.value) for m in client.get_metric_history(run.info.run_id, "epoch/train_loss")] == [(1, 2.0), (2, 1.0)]
     assert run.data.params["arm.isometry.beta"] == "0.1" and run.data.params["training.epochs"] == "86"
     wanted = {"data": "mnist-5k", "arm": "isometric", "stage": "train", "threads": "2", "restored": "false"}
-    assert wanted.items() <= run.data.tags.items() and {"commit", "dirty", "experiment", "device"} <= run.data.tags.keys()
+    assert wanted.items() <= run.data.tags.items() and {"experiment", "device"} <= run.data.tags.keys()
     assert {f.path for f in client.list_artifacts(run.info.run_id)} == {"isometric.json", "isometric.csv"}
 
 
@@ -81,7 +81,7 @@ def test_sync_takes_versions_threads_and_device_from_where_they_are_recorded(wor
                 (workplace / folder / data / name).parent.mkdir(parents=True, exist_ok=True)
                 (workplace / folder / data / name).write_text("{}")
     (workplace / "metrics/mnist/provenance.json").write_text(json.dumps({"runtime": runtime}))
-    assert tracking.sync(records()) == (6, 0)
+    assert tracking.sync(records()) == (6, 0, [])
     tags = {run.info.run_name: run.data.tags for run in runs()[0]}
     stages = ("download", "train-baseline", "compare")
     assert set(tags) == {f"{stage}-{data}" for stage in stages for data in ("mnist", "mnist-5k")}
@@ -90,17 +90,73 @@ def test_sync_takes_versions_threads_and_device_from_where_they_are_recorded(wor
 
 
 def test_sync_writes_only_what_is_missing(workplace):
-    assert tracking.sync([record(workplace)]) == (1, 0)
-    assert tracking.sync([record(workplace)]) == (0, 1)
+    assert tracking.sync([record(workplace)]) == (1, 0, [])
+    assert tracking.sync([record(workplace)]) == (0, 1, [])
     (workplace / "isometric.json").write_text("{}")
-    assert tracking.sync([record(workplace)]) == (1, 0)
+    assert tracking.sync([record(workplace)]) == (1, 0, [])
     assert sorted(run.data.tags["restored"] for run in runs()[0]) == ["true", "true"]
+
+
+def test_sync_gives_a_run_its_tables_and_the_recipe_it_was_made_with(workplace):
+    """A sweep's table is no curve; a plug-in's ablation stands beside its curves."""
+    recipe = {"sweep": {"images": 7}, "arms": {}, "network": {"name": "old"}, "training": {}, "seeds": "0-1"}
+    files = {
+        "metrics/mnist/compare.json": "{}",
+        "metrics/mnist/summary.json": "{}",
+        "metrics/mnist/provenance.json": json.dumps({"runtime": {}, "recipe": recipe}),
+        "metrics/mnist/train/noise.json": "{}",
+        "metrics/mnist/train/reclassifier.json": "{}",
+        "results/mnist/train/noise.csv": "epoch,train_loss\n1,2.0\n",
+        "results/mnist/train/reclassifier.csv": "epoch,train_loss\n1,2.0\n",
+        "results/mnist/train/reclassifier-ablation.csv": "changed,to\nmix,0.0\n",
+        "results/mnist/sweep/isometric-tuned.json": "{}",
+        "results/mnist/sweep/isometric-tuned.csv": "beta,val_clean\n0.1,0.9\n",
+        "results/mnist/hierarchy/train.json": "{}",
+        "results/mnist/hierarchy/train.csv": "epoch,train_loss\n1,2.0\n",
+    }
+    for name, content in files.items():
+        (workplace / name).parent.mkdir(parents=True, exist_ok=True)
+        (workplace / name).write_text(content)
+    assert tracking.sync(records()) == (5, 0, [])
+    found, client = runs()
+    kept = {run.info.run_name: {f.path for f in client.list_artifacts(run.info.run_id)} for run in found}
+    assert kept["sweep-isometric-tuned-mnist"] == {"isometric-tuned.json", "isometric-tuned.csv"}
+    assert kept["train-reclassifier-mnist"] == {"reclassifier.json", "reclassifier.csv", "reclassifier-ablation.csv"}
+    assert kept["train-hierarchy-mnist"] == {"train.json", "train.csv"}
+    told = {run.info.run_name: run.data for run in found}
+    assert told["sweep-isometric-tuned-mnist"].params["sweep.images"] == "7"
+    assert told["train-noise-mnist"].params["network.name"] == "old"
+    assert "epoch/train_loss" in told["train-noise-mnist"].metrics
+
+
+def test_sync_goes_on_past_what_it_cannot_read(workplace):
+    gone = tracking.Record("train", "isometric", "svhn", workplace / "isometric.json")
+    broken = record(workplace)._replace(metrics=workplace / "broken.json")
+    (workplace / "broken.json").write_text("{")
+    written, there, problems = tracking.sync([gone, broken, record(workplace)])
+    assert (written, there) == (1, 0) and ["train-isometric-svhn: " in problems[0], "broken.json" in problems[1]] == [True, True]
+    assert [run.info.status for run in runs()[0]] == ["FINISHED"], "nothing is begun that cannot be finished"
+
+
+def test_a_run_is_told_with_what_its_stage_began_with(workplace):
+    start = tracking.Start(tracking.settings("train", "isometric", "mnist-5k"), {"commit": "c" * 40, "dirty": "false"})
+    (workplace / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("epochs: 86", "epochs: 7"))
+    assert tracking.log(record(workplace), start=start)
+    (run,), _ = runs()
+    assert run.data.params["training.epochs"] == "86" and run.data.tags["commit"] == "c" * 40
+
+
+def test_without_git_a_run_has_no_commit(workplace, monkeypatch):
+    monkeypatch.setenv("GIT_DIR", str(workplace / "none"))
+    assert tracking.git_tags() == {}
+    monkeypatch.setenv("PATH", str(workplace))
+    assert tracking.git_tags() == {}
 
 
 def test_a_lost_database_is_rebuilt(workplace):
     assert in_a_process(workplace).wait(timeout=120) == 0
     (workplace / "mlflow.db").unlink()  # by another process, as in life: MLflow keeps a database it has open
-    assert tracking.sync([record(workplace)]) == (1, 0)
+    assert tracking.sync([record(workplace)]) == (1, 0, [])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pydantic import Field
 from isorobust.attacks.settings import AttackSettings
 from isorobust.common.params import SKIP, Distinct, Params, Where, check, eps_key
 from isorobust.compare.settings import CompareSettings
-from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
+from isorobust.connectivity.settings import MEASURED, UNTRAINED, ConnectivitySettings
 from isorobust.data.settings import DataSettings
 from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, choose, found
@@ -115,6 +115,10 @@ def _recipe(params: Params, name: str, arms: list[str], plug_ins: dict[str, str]
         for arm in [] if values[block] == SKIP else values[block].arms:
             if arm not in MEASURED:
                 raise found(params.where(name, block, ["arms"]), arm, f"the arms of the stage: {', '.join(MEASURED)}")
+    untrained = [block for block in ("connectivity", "detection") if values[block] != SKIP and UNTRAINED in values[block].arms]
+    needed = [*(["hierarchy"] if values["hierarchy"] != SKIP else []), *(f"{block}.arms ({UNTRAINED})" for block in untrained)]
+    if "baseline" not in used and needed:
+        raise UserError(f"{where}.arms.baseline: found {SKIP} beside {', '.join(needed)}, which need it; allowed: a block")
     if values["percolation"] != SKIP and values["connectivity"] == SKIP:
         raise UserError(f"{where}.percolation: found a block beside connectivity: {SKIP}; allowed: {SKIP}, or both blocks")
     _compare(values["compare"], values["attack"], used, lambda *path: params.where(name, "compare", path))

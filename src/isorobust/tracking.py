@@ -17,14 +17,23 @@ from typing import Any, NamedTuple
 
 from isorobust.common import artifacts
 from isorobust.common.params import Params
+from isorobust.errors import UserError
 
 EXPERIMENT = "isorobust"
+
+
+class Start(NamedTuple):
+    """What a stage began with, in the words of its run: parameters that concern it, and the tags of the commit."""
+
+    settings: dict[str, str]
+    git: dict[str, str]
 
 
 class Record(NamedTuple):
     """One stage execution: its metric file, its curves (CSV by epoch), further files, and facts for tags.
 
-    `facts` are versions, threads and device; a stage that picks no device leaves them to this module.
+    `facts` are versions, threads and device; a stage that picks no device leaves them to this module. `recipe`: what
+    the result was made with, as provenance.json has it; without one, the recipe in params.yaml.
     """
 
     stage: str
@@ -34,6 +43,7 @@ class Record(NamedTuple):
     curves: Path | None = None
     extra: tuple[Path, ...] = ()
     facts: dict[str, str] = {}
+    recipe: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -53,10 +63,13 @@ def uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root() / 'mlflow.db'}"
 
 
-def log(record: Record, started: float | None = None, restored: bool = False) -> bool:
-    """Write one MLflow run; report a failure on stderr and go on. Gives whether it was written."""
+def log(record: Record, started: float | None = None, restored: bool = False, start: Start | None = None) -> bool:
+    """Write one MLflow run; report a failure on stderr and go on. Gives whether it was written.
+
+    `start`: parameters and commit as they were when the stage began; without it, as they are.
+    """
     try:
-        _write(record, started or time.time(), restored)
+        _write(record, started or time.time(), restored, start)
         return True
     except Exception as error:  # tracking is a side channel: whatever breaks in it must not reach the run
         reason = str(error).strip().split("\n", 1)[0]
@@ -64,8 +77,11 @@ def log(record: Record, started: float | None = None, restored: bool = False) ->
         return False
 
 
-def sync(records: list[Record]) -> tuple[int, int]:
-    """(written, already there): one run for every record whose result has none yet. Errors: those of MLflow."""
+def sync(records: list[Record]) -> tuple[int, int, list[str]]:
+    """(written, already there, what is wrong with the rest): one run for every record whose result has none yet.
+
+    Errors: those of MLflow.
+    """
     client, experiment = _client()
     known = set()
     token = None
@@ -76,9 +92,13 @@ def sync(records: list[Record]) -> tuple[int, int]:
         if not token:
             break
     missing = [record for record in records if record.key() not in known]
+    problems = []
     for record in missing:
-        _write(record, time.time(), restored=True)
-    return len(missing), len(records) - len(missing)
+        try:
+            _write(record, time.time(), restored=True)
+        except UserError as error:  # a file that is damaged, a recipe that is gone: the others can be written
+            problems.append(f"{record.name}: {error}")
+    return len(missing) - len(problems), len(records) - len(missing), problems
 
 
 def _client():
@@ -107,9 +127,17 @@ def _client():
         return client, client.create_experiment(EXPERIMENT, (root() / "mlruns").as_uri() if local else None)
 
 
-def _write(record: Record, started: float, restored: bool) -> None:
+def _write(record: Record, started: float, restored: bool, start: Start | None = None) -> None:
+    """Errors: UserError, before anything is written, for a record whose files or recipe cannot be read."""
     from mlflow.entities import Metric, Param
 
+    now = int(time.time() * 1000)
+    start = start or Start(settings(record.stage, record.arm, record.data, record.recipe), git_tags())
+    chosen = [Param(key, value) for key, value in start.settings.items()]
+    points = [Metric(key, value, now, 0) for key, value in _numbers(artifacts.read_json(record.metrics)).items()]
+    for row in artifacts.read_csv(record.curves) if record.curves else []:
+        step = int(row["epoch"])
+        points += [Metric(f"epoch/{k}", float(v), now, step) for k, v in row.items() if k != "epoch" and v]
     client, experiment = _client()
     tags = {
         "mlflow.runName": record.name,
@@ -120,22 +148,16 @@ def _write(record: Record, started: float, restored: bool) -> None:
         "data": record.data,
         "restored": str(restored).lower(),
         "experiment": os.environ.get("DVC_EXP_NAME", ""),
-        **_git(),
+        **start.git,
         **(record.facts if record.facts or restored else _process()),
     }
     run = client.create_run(experiment, start_time=int(started * 1000), tags=tags).info.run_id
     status = "FAILED"
     try:
-        settings = [Param(key, value) for key, value in _settings(record).items()]
-        for start in range(0, len(settings), 100):
-            client.log_batch(run, params=settings[start : start + 100])
-        now = int(time.time() * 1000)
-        points = [Metric(key, value, now, 0) for key, value in _numbers(artifacts.read_json(record.metrics)).items()]
-        for row in artifacts.read_csv(record.curves) if record.curves else []:
-            step = int(row["epoch"])
-            points += [Metric(f"epoch/{k}", float(v), now, step) for k, v in row.items() if k != "epoch" and v]
-        for start in range(0, len(points), 1000):
-            client.log_batch(run, metrics=points[start : start + 1000])
+        for first in range(0, len(chosen), 100):
+            client.log_batch(run, params=chosen[first : first + 100])
+        for first in range(0, len(points), 1000):
+            client.log_batch(run, metrics=points[first : first + 1000])
         for path in (record.metrics, record.curves, *record.extra):
             if path is not None and Path(path).exists():
                 client.log_artifact(run, str(path))
@@ -153,19 +175,22 @@ def _process() -> dict[str, str]:
     return describe(torch.device("cpu"))
 
 
-def _settings(record: Record) -> dict[str, str]:
-    """The parameters that concern this stage, flattened; values cut at MLflow's 6,000 characters."""
+def settings(stage: str, arm: str | None, data: str, recipe: dict[str, Any] | None = None) -> dict[str, str]:
+    """The parameters that concern a stage, flattened; values cut at MLflow's 6,000 characters.
+
+    `recipe`: instead of the one in params.yaml. Errors: UserError without either.
+    """
     params = Params.read()
-    recipe = params.get("toys", record.data) if record.stage == "toys" else params.whole(record.data)
+    recipe = recipe or (params.get("toys", data) if stage == "toys" else params.whole(data))
     blocks = (
         recipe
-        if record.stage == "toys"
+        if stage == "toys"
         else {"reclassifier": recipe.get("reclassifier"), "reclassifier-attack": recipe.get("reclassifier-attack")}
-        if record.arm in params.get("reclassifiers")
+        if arm in params.get("reclassifiers")
         else {
-            "download": {"data": params.get("data", "sets").get(record.data)},
-            "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(record.arm)},
-            "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(record.arm)},
+            "download": {"data": params.get("data", "sets").get(data)},
+            "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(arm)},
+            "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(arm)},
             "attack": {"attack": recipe.get("attack")},
             "connectivity": {"connectivity": recipe.get("connectivity")},
             "detect": {"detection": recipe.get("detection")},
@@ -174,7 +199,7 @@ def _settings(record: Record) -> dict[str, str]:
             "train-hierarchy": {key: recipe.get(key) for key in ("hierarchy", "training", "seeds")},
             "attack-hierarchy": {"hierarchy-attack": recipe.get("hierarchy-attack")},
             "compare": {"compare": recipe.get("compare")},
-        }[record.stage]
+        }[stage]
     )
     return {_name(key): str(value)[:6000] for key, value in _flatten(blocks).items()}
 
@@ -194,11 +219,14 @@ def _name(key: str) -> str:
     return "".join(c if c.isalnum() or c in "_-.:/ " else "_" for c in key)
 
 
-def _git() -> dict[str, str]:
-    """The commit that the code of this run came from and whether files differed from it."""
+def git_tags() -> dict[str, str]:
+    """The commit that the code of this run came from and whether files differed from it; nothing where git cannot say."""
 
     def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=30).stdout.strip()
+        return subprocess.run(["git", *words], capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
-    changed = ask("status", "--porcelain", "--untracked-files=no")
-    return {"commit": ask("rev-parse", "HEAD"), "dirty": str(bool(changed)).lower()}
+    try:
+        changed = ask("status", "--porcelain", "--untracked-files=no")
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": str(bool(changed)).lower()}
+    except (OSError, subprocess.SubprocessError):
+        return {}

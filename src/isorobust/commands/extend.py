@@ -20,7 +20,7 @@ from isorobust.schema import validate
 
 SHARED = ("seeds", "network", "training", "attack", "geometry", "compare")  # what all arms of a recipe have in common
 STUDIES = {  # of compare.json -> what a stage writes under results/, and the recipe's blocks
-    "hierarchy": ("hierarchy", ("hierarchy", "hierarchy-attack")),
+    "hierarchy": ("hierarchy/attack.json", ("hierarchy", "hierarchy-attack")),
     "connectivity": ("connectivity", ("connectivity",)),
     "percolation": ("percolation.json", ("percolation", "connectivity")),
     "detection": ("detect", ("detection",)),
@@ -41,6 +41,8 @@ def refusals(record: dict[str, Any], now: dict[str, Any], made_here: list[str]) 
     used_here = {block for part in made_here for block in after.get(part, ())}
     used_kept = {block for part, blocks in before.items() if part not in made_here for block in blocks}
     told += sorted(block for block in used_here & used_kept if _numbers(old[block]) != _numbers(new[block]))
+    plug_ins = record.get("plug-ins", {})
+    told += [f"reclassifiers.{name}" for name in plug_ins if now.get("plug-ins", {}).get(name, plug_ins[name]) != plug_ins[name]]
     sources = [{key: value for key, value in one["source"].items() if key not in ("root", "mirrors")} for one in (record, now)]
     return told + (["source"] if sources[0] != sources[1] else [])
 

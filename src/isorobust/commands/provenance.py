@@ -18,7 +18,7 @@ import yaml
 
 from isorobust.commands import cli
 from isorobust.common import artifacts
-from isorobust.common.params import Params
+from isorobust.common.params import SKIP, Params, Several, check
 from isorobust.errors import UserError
 from isorobust.schema import validate
 
@@ -50,7 +50,10 @@ def _deps(stage: dict[str, Any]) -> Iterator[str]:
 
 def recipe(params: Params, data: str) -> dict[str, Any]:
     """All of params.yaml that a data set's results depend on."""
-    return {"source": params.get("data", "sets", data), "recipe": params.whole(data), "threads": params.get("threads")}
+    whole, bases = params.whole(data), params.get("reclassifiers")
+    used = [] if whole["reclassifier"] == SKIP else check(Several[str], whole["reclassifier"]["arms"], "reclassifier.arms")
+    plug_ins = {name: bases[name] for name in used}
+    return {"source": params.get("data", "sets", data), "recipe": whole, "plug-ins": plug_ins, "threads": params.get("threads")}
 
 
 def locked_data() -> str | None:
@@ -74,7 +77,7 @@ def here(params: Params, data: str) -> dict[str, Any]:
     """The record of what this checkout makes. Errors: UserError if the code is not committed."""
     from isorobust.common.runtime import describe, prepare
 
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "src", "stages", "requirements*.txt")
+    changed = _git("status", "--porcelain", "--untracked-files=all", "--", "src", "stages", "requirements*.txt")
     if changed:
         raise UserError(f"the code differs from the commit; commit it first, so that the record names it:\n{changed}")
     runtime = describe(prepare(params.get("device"), params.block(int, "threads")))
@@ -91,7 +94,8 @@ def reasons(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
     told = [f"{file} changed" for file in record["code"] if now["code"].get(file) != record["code"][file]]
     told += [f"{file} is new" for file in now["code"] if file not in record["code"]]
     told += [f"{', '.join(group['kept'])}: older than {file}" for group in record.get("carried", []) for file in group["changed"]]
-    return told + [f"params.yaml: {key} changed" for key in ("source", "recipe", "threads") if record[key] != now[key]]
+    known = [key for key in ("source", "recipe", "plug-ins", "threads") if key in record]
+    return told + [f"params.yaml: {key} changed" for key in known if record[key] != now[key]]
 
 
 def stale() -> int:
@@ -115,7 +119,10 @@ def stale() -> int:
 
 
 def _git(*words: str) -> str:
-    answer = subprocess.run(["git", *words], capture_output=True, text=True)
+    try:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True)
+    except OSError as error:
+        raise UserError(f"git: {error.strerror}; the record needs it") from None
     if answer.returncode:
         raise UserError(f"git {' '.join(words)}: {answer.stderr.strip()}")
     return answer.stdout.strip()

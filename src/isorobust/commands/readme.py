@@ -75,7 +75,9 @@ def claims(names: list[str]) -> str:
     toys = {name: artifacts.read_json(cli.METRICS / name / "summary.json") for name in names if name not in compared}
     parts = ["\n".join(_counts(name, tree) for name, tree in trees.items())]
     if failures := evidence.failures(trees):
-        parts.append(f"{evidence.FAILED} An arm of the row failed checks of its evaluation ([what they are]({CHECKS})). {failures}.")
+        parts.append(
+            f"{evidence.FAILED} An arm of the row failed checks of its evaluation ([what they are]({CHECKS})). {failures}."
+        )
     return "\n\n".join([*parts, evidence.table(trees, toys)])
 
 

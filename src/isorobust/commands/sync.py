@@ -13,43 +13,51 @@ from isorobust import tracking
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
+from isorobust.toys.settings import Toys
 
 
 def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tracking.Record]:
     """One record per published result: the data, every arm's stages, and the comparison."""
     found = []
-    for data in cli.data_sets():
-        folder = metrics / data
-        facts = artifacts.read_json(folder / FILE)["runtime"] if (folder / FILE).exists() else {}
+    for folder in sorted(path.parent for path in metrics.glob("*/compare.json")):
+        data, made = folder.name, results / folder.name
+        known = artifacts.read_json(folder / FILE) if (folder / FILE).exists() else {}
+        own = {"facts": known.get("runtime", {}), "recipe": known.get("recipe")}
         for stage in ("train", "sweep", "attack", "geometry", "connectivity", "detect"):
-            place = results / data if stage == "sweep" else folder  # compare.json holds what the sweeps chose
+            place = made if stage == "sweep" else folder  # compare.json holds what the sweeps chose
             for path in sorted((place / stage).glob("*.json")):
                 if not artifacts.read_json(path).get("skipped"):
-                    curves = results / data / stage / f"{path.stem}.csv"
-                    chosen = curves if curves.exists() else None
-                    found.append(tracking.Record(stage, path.stem, data, path, chosen, facts=facts))
-        for stage, path in (
-            ("download", results / data / "data.json"),
-            ("train-hierarchy", results / data / "hierarchy" / "train.json"),
-            ("attack-hierarchy", folder / "hierarchy.json"),
-            ("percolation", folder / "percolation.json"),
+                    curves = _there(made / stage / f"{path.stem}.csv") if stage == "train" else ()
+                    extra = _there(made / stage / f"{path.stem}{'.csv' if stage == 'sweep' else '-ablation.csv'}")
+                    found.append(tracking.Record(stage, path.stem, data, path, *(curves or [None]), extra, **own))
+        for stage, path, curves in (
+            ("download", made / "data.json", ()),
+            ("train-hierarchy", made / "hierarchy" / "train.json", _there(made / "hierarchy" / "train.csv")),
+            ("attack-hierarchy", folder / "hierarchy.json", ()),
+            ("percolation", folder / "percolation.json", ()),
         ):
             if path.exists() and not artifacts.read_json(path).get("skipped"):
-                found.append(tracking.Record(stage, None, data, path, facts=facts))
-        extra = tuple(path for path in (folder / "compare.json", folder / "report.md") if path.exists())
-        found.append(tracking.Record("compare", None, data, folder / "summary.json", extra=extra, facts=facts))
-    toys = (path for path in sorted(metrics.glob("*/summary.json")) if not (path.parent / "compare.json").exists())
+                found.append(tracking.Record(stage, None, data, path, *(curves or [None]), **own))
+        extra = _there(folder / "compare.json", folder / "report.md")
+        found.append(tracking.Record("compare", None, data, folder / "summary.json", extra=extra, **own))
+    toys = (path for path in sorted(metrics.glob("*/summary.json")) if path.parent.name in Toys.model_fields)
     return found + [tracking.Record("toys", None, path.parent.name, path) for path in toys]
+
+
+def _there(*paths: Path) -> tuple[Path, ...]:
+    return tuple(path for path in paths if path.exists())
 
 
 def main() -> int:
     try:
-        written, there = tracking.sync(records())
+        written, there, problems = tracking.sync(records())
     except Exception as error:  # whatever MLflow raises: say it in one line, and let the caller see the status
         print(f"sync: MLflow at {tracking.uri()} failed ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
         return 1
+    for problem in problems:
+        print(f"sync: {problem}")
     print(f"sync: {written} runs written, {there} were there ({tracking.uri()})")
-    return 0
+    return int(bool(problems))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def complementarity(tree: dict[str, Any], entries: list[dict[str, Any]]) -> Figu
 def sweep_heatmaps(arm: str, table: list[dict[str, str]]) -> Figure:
     """Clean and PGD accuracy on val over a grid: scale by beta in each panel, others between panels; the choice framed."""
     columns = [name for name in table[0] if name not in ("val_clean", "val_pgd", "chosen")]
-    across, down = ([*[n for n in names if n in columns], *columns][0] for names in (["scale"], ["beta"]))
+    down = "beta" if "beta" in columns else columns[0]
+    across = next((name for name in ("scale", *columns) if name in columns and name != down), down)
     others = [name for name in columns if name not in (across, down)]
     panels = list(dict.fromkeys(tuple(row[name] for name in others) for row in table))
     figure, axes = plt.subplots(2, len(panels), figsize=(max(2.1 * len(panels), 4) + 1, 5), squeeze=False, layout="constrained")

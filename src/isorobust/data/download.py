@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import tempfile
 import time
@@ -62,10 +63,10 @@ def fetch(path: Path, md5: str, urls: list[str]) -> None:
         for url in urls:
             try:
                 return _fetch_once(path, md5, url)
-            except (urllib.error.URLError, OSError, ValueError, EOFError) as error:
+            except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError, EOFError) as error:
                 if getattr(error, "errno", None) in (28, 30, 13):  # ENOSPC, EROFS, EACCES: no mirror can help
                     raise UserError(f"{path}: cannot write: {error.strerror}; nothing was changed") from None
-                failures[url] = str(getattr(error, "reason", error))
+                failures[url] = str(getattr(error, "reason", error)) or type(error).__name__
                 say(f"{url}: {failures[url]}; trying the next mirror")
     told = "\n".join(f"  {url}: {why}" for url, why in failures.items())
     raise UserError(

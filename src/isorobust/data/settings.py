@@ -8,13 +8,16 @@ from pydantic import AfterValidator, Field
 
 from isorobust.common.params import Settings
 
+TOYS = ("rings", "torus")  # their metrics have folders beside those of data sets
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 
 
 def _plain_name(name: str) -> str:
-    if not name or name.strip(".") == "" or not all(c.isalnum() or c in "-_." for c in name):
-        raise ValueError("letters, digits, '-', '_' and '.' (the name becomes a folder)")
+    if not name or not all(c.isalnum() or c in "-_" for c in name):
+        raise ValueError("letters, digits, '-' and '_' (the name becomes a folder, and a key that DVC splits at dots)")
+    if name in TOYS:
+        raise ValueError(f"another name than the toys' ({', '.join(TOYS)})")
     return name
 
 

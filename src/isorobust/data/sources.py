@@ -44,7 +44,8 @@ def make(name: str, source: settings.Source, cache: Path) -> Splits:
             splits = _official(train, test, source.val, source.seed, where)
         case settings.Generated():
             splits = _generated(source)
-    missing = sorted(set(range(int(splits.train.labels.max()) + 1)) - set(splits.train.labels.tolist()))
+    classes = max(int(split.labels.max()) for split in splits) + 1
+    missing = sorted(set(range(classes)) - set(splits.train.labels.tolist()))
     if missing:
         raise UserError(f"{where}: classes {missing} have no training image after the split; allowed: at least one each")
     return splits

@@ -10,6 +10,7 @@ from isorobust.common.params import Settings
 from isorobust.hierarchy.tree import parse_level, parse_tree
 from isorobust.objectives.settings import Isometry
 
+TAKEN = ("norm", "images", "seeds", "epochs")  # stand beside the trees in the files
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -33,8 +34,14 @@ class BlockSettings(Settings):
     head: Literal["own", "shared"] = "own"  # shared: one head for all blocks, as in the published code
 
 
+def _tree_name(name: str) -> str:
+    if name in TAKEN or not all(c.isalnum() or c in "-_" for c in name):
+        raise ValueError(f"letters, digits, '-' and '_', and none of {', '.join(TAKEN)}")
+    return name
+
+
 class HierarchySettings(Settings):
-    trees: Annotated[dict[str, Levels], Field(min_length=1)]
+    trees: Annotated[dict[Annotated[str, AfterValidator(_tree_name)], Levels], Field(min_length=1)]
     network: BlockSettings
     epochs: Count  # batch size and learning rate are those of the recipe's block `training`
     isometry: Isometry  # of every block

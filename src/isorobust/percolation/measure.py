@@ -26,11 +26,17 @@ from isorobust.percolation.settings import PercolationSettings
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 
+SCALED_AT_ONCE = 1000
+
 
 def resized(split: Split, size: int) -> Split:
     """Images `[N, C, size, size]`: each new pixel the mean of those it covers."""
-    small = F.adaptive_avg_pool2d(torch.from_numpy(split.images).float(), size)
-    return Split(small.round().to(torch.uint8).numpy(), split.labels)
+    if split.images.shape[2:] == (size, size):
+        return split
+    parts = torch.from_numpy(split.images).split(SCALED_AT_ONCE)
+    return Split(
+        torch.cat([F.adaptive_avg_pool2d(part.float(), size).round().to(torch.uint8) for part in parts]).numpy(), split.labels
+    )
 
 
 def percolation(

@@ -130,7 +130,8 @@ def _level(study: Study, level: int) -> dict[str, Any]:
         rows = []
         for seed in range(len(seen)):
             fit, distortion = kept(study, arm, seed, level)[2:]
-            rows.append((*fit, np.median(distortion), measure.spearman(distortion, margin)))
+            known = np.isfinite(distortion)  # a point alone in its class has no neighbour there
+            rows.append((*fit, np.median(distortion[known]), measure.spearman(distortion[known], margin[known])))
         values[arm] = dict(zip(MEASURES, np.array(rows).T))
         right = np.stack([one.predicted == labels for one in seen])
         told[arm] = {"accuracy": rate(right).as_dict(), **{name: interval_over_seeds(each) for name, each in values[arm].items()}}
