@@ -255,3 +255,11 @@ def test_committed_files_name_no_machine_and_no_package_index():
         if name.endswith((".txt", ".toml", ".sh", "Makefile", "run")):
             text = (ROOT / name).read_text()
             assert "index-url" not in text and "find-links" not in text, name
+
+
+def test_a_reader_that_stops_reading_ends_a_command_quietly(tmp_path):
+    code = "from isorobust.commands import cli; cli.run(lambda: print('line\\n' * 100_000))"
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" -c "{code}" | head -1; echo "${{PIPESTATUS[0]}}"'], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == ("line\n1\n", "")

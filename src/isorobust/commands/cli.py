@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,14 @@ METRICS, RESULTS = Path("metrics"), Path("results")
 def run(command: Callable[[], int | None]) -> None:
     """Exit with the command's status; a UserError becomes its message and status 1."""
     try:
-        sys.exit(command() or 0)
+        status = command() or 0
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever reads has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
 def made_here(data: str) -> Path:
