@@ -34,16 +34,22 @@ def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None])
         params = Params.read()
         validate(params)
         data = arm if stage == "toys" else params.get("data", "name")
-        start, code = tracking.Start(tracking.settings(stage, arm, data), tracking.git_tags()), _code()
+        start = tracking.Start(tracking.settings(stage, arm, data), tracking.git_tags())
+        before, code = {**start.settings, **_shared(params)}, _code()
         with _alone(stage if arm is None else f"{stage}@{arm}"):
             record = work()
-        _check_unchanged(start.settings, tracking.settings(stage, arm, data), code)
+        _check_unchanged(before, {**tracking.settings(stage, arm, data), **_shared(Params.read())}, code)
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {error.filename or stage}: {error.strerror or error}")
     if record is not None:
         tracking.log(record, started, start=start)
+
+
+def _shared(params: Params) -> dict[str, str]:
+    """What stages read besides their own blocks."""
+    return {"data.name": params.get("data", "name"), **{key: str(params.get(key)) for key in ("device", "threads")}}
 
 
 def _code() -> dict[str, bytes]:

@@ -157,6 +157,7 @@ def test_download_writes_what_its_run_shows(tmp_path, monkeypatch):
 
 EDITS = {  # file, what is replaced by what while the stage geometry@isometric runs -> what is told, nothing if it does not matter
     "a number of the stage": ("params.yaml", "jacobian_images: ", "jacobian_images: 1", "params.yaml: geometry.jacobian_images"),
+    "the data set": ("params.yaml", "  name: mnist-5k", "  name: mnist", "params.yaml: data.name"),
     "a number of another stage": ("params.yaml", "square_queries: ", "square_queries: 1", ""),
     "code that it uses": ("src/isorobust/common/params.py", "import re\n", "import re\n\n", "src/isorobust/common/params.py"),
     "code that it does not use": ("src/isorobust/compare/tables.py", "SHOWN", "SHOWED", ""),
