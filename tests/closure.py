@@ -13,6 +13,7 @@ EXEMPT = (
     "isorobust.tracking",
     "isorobust.schema",
     "stages.base",
+    "stages.edits",
 )
 WHOLE = ("isorobust.common", "isorobust.networks", "isorobust.attacks", "isorobust.evaluation")
 
