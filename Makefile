@@ -6,7 +6,7 @@ SHELL := /bin/bash
 IN_ENV = bin=$$(VENV="$(VENV)" scripts/environment.sh); export PATH="$$bin:$$PATH" PYTHONPATH="$(CURDIR)/src$${PYTHONPATH:+:$$PYTHONPATH}";
 DATA ?=
 
-.PHONY: help setup repro toys test test-fast lint format bench ui sync tables verify stale provenance extend clean
+.PHONY: help setup check repro toys test test-fast lint format bench ui sync tables verify stale provenance extend redraw clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,8 +14,11 @@ help: ## this list
 setup: ## create the environment and install the pinned packages
 	@$(IN_ENV) python --version
 
+check: ## check all of params.yaml without running anything
+	@$(IN_ENV) python -m isorobust.commands.check
+
 repro: ## run the whole pipeline, mirror it in MLflow, print the comparison
-	@$(IN_ENV) dvc repro; python -m isorobust.commands.sync || true; python -m isorobust.commands.show
+	@$(IN_ENV) python -m isorobust.commands.check; dvc repro; python -m isorobust.commands.sync || true; python -m isorobust.commands.show
 
 toys: ## run the two toy studies alone, rings and torus
 	@$(IN_ENV) dvc repro toys
@@ -58,6 +61,9 @@ provenance: ## record where the results of the present data set came from
 
 extend: ## add the arms that ran here to the published results of the present data set
 	@$(IN_ENV) python -m isorobust.commands.extend
+
+redraw: ## compare and draw the published results of the present data set anew, with nothing added
+	@$(IN_ENV) python -m isorobust.commands.extend --again
 
 clean: ## remove finished units, downloads and locks; results and caches stay
 	rm -rf .isorobust

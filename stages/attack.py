@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,5 +59,5 @@ def attack(arm: str, data: Path, models: Path, results: Path) -> tracking.Record
 
 
 if __name__ == "__main__":
-    name, *folders = sys.argv[1:]
+    name, *folders = base.arguments(__doc__)
     base.run("attack", name, lambda: attack(name, *map(Path, folders)))

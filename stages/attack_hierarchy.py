@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,4 +56,4 @@ def attack(data: Path, models: Path, results: Path) -> tracking.Record | None:
 
 
 if __name__ == "__main__":
-    base.run("attack-hierarchy", None, lambda: attack(*map(Path, sys.argv[1:])))
+    base.run("attack-hierarchy", None, lambda: attack(*map(Path, base.arguments(__doc__))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,5 +49,5 @@ def attack(name: str, data: Path, models: Path, results: Path) -> tracking.Recor
 
 
 if __name__ == "__main__":
-    name, *folders = sys.argv[1:]
+    name, *folders = base.arguments(__doc__)
     base.run("attack", name, lambda: attack(name, *map(Path, folders)))

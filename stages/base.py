@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +24,16 @@ STATE = ".isorobust"  # ignored folder: locks, finished units, verified download
 def shared_state() -> Path:
     """Where units and downloads are kept; queued experiments use the main checkout's, which outlives them."""
     return Path(os.environ.get("DVC_ROOT") or ".") / STATE
+
+
+def arguments(doc: str) -> list[str]:
+    """The words behind `python -m stages.NAME`: as many as the usage in the module's `doc` has, or the stage ends with it."""
+    usage = re.search("`(python -m [^`]*)`", doc)[1]
+    wanted = usage.split()[3:]
+    least = sum(not word.startswith("[") for word in wanted)
+    if not least <= len(sys.argv) - 1 <= len(wanted):
+        sys.exit(f"error: found {len(sys.argv) - 1} arguments; usage: {usage}")
+    return sys.argv[1:]
 
 
 def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,4 +50,4 @@ def compare(results: Path, metrics: Path, published: Path | None = None) -> trac
 
 
 if __name__ == "__main__":
-    base.run("compare", None, lambda: compare(*map(Path, sys.argv[1:])))
+    base.run("compare", None, lambda: compare(*map(Path, base.arguments(__doc__))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,5 +53,5 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
 
 
 if __name__ == "__main__":
-    name, *paths = sys.argv[1:]
+    name, *paths = base.arguments(__doc__)
     base.run("connectivity", name, lambda: connectivity(name, *map(Path, paths)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,5 +55,5 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
 
 
 if __name__ == "__main__":
-    name, *paths = sys.argv[1:]
+    name, *paths = base.arguments(__doc__)
     base.run("detect", name, lambda: detect(name, *map(Path, paths)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from isorobust import tracking
@@ -34,4 +33,4 @@ def download(folder: Path, results: Path) -> tracking.Record:
 
 
 if __name__ == "__main__":
-    base.run("download", None, lambda: download(*map(Path, sys.argv[1:])))
+    base.run("download", None, lambda: download(*map(Path, base.arguments(__doc__))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,5 +47,5 @@ def geometry(arm: str, data: Path, models: Path, results: Path) -> tracking.Reco
 
 
 if __name__ == "__main__":
-    name, *folders = sys.argv[1:]
+    name, *folders = base.arguments(__doc__)
     base.run("geometry", name, lambda: geometry(name, *map(Path, folders)))

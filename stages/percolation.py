@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,4 +68,4 @@ def percolation(data: Path, results: Path) -> tracking.Record | None:
 
 
 if __name__ == "__main__":
-    base.run("percolation", None, lambda: percolation(*map(Path, sys.argv[1:])))
+    base.run("percolation", None, lambda: percolation(*map(Path, base.arguments(__doc__))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,5 +80,5 @@ def sweep(arm: str, data: Path, results: Path) -> tracking.Record | None:
 
 
 if __name__ == "__main__":
-    name, *folders = sys.argv[1:]
+    name, *folders = base.arguments(__doc__)
     base.run("sweep", name, lambda: sweep(name, *map(Path, folders)))

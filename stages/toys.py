@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,5 +42,5 @@ def toy(name: str, results: Path, metrics: Path) -> tracking.Record:
 
 
 if __name__ == "__main__":
-    chosen, *folders = sys.argv[1:]
+    chosen, *folders = base.arguments(__doc__)
     base.run("toys", chosen, lambda: toy(chosen, *map(Path, folders)))

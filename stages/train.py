@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,10 +69,9 @@ def train(arm: str, data: Path, models: Path, results: Path, sweep: Path | None 
     return tracking.Record("train", arm, settings.data, metrics, curves, facts=describe(device))
 
 
-def main(arm: str, argv: list[str] | None = None) -> None:
-    folders = map(Path, sys.argv[1:] if argv is None else argv)
-    base.run("train", arm, lambda: train(arm, *folders))
+def main(arm: str, *folders: str) -> None:
+    base.run("train", arm, lambda: train(arm, *map(Path, folders)))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(*base.arguments(__doc__))

@@ -1,6 +1,7 @@
-"""Train the baseline: cross-entropy alone."""
+"""Train the baseline, cross-entropy alone: `python -m stages.train_baseline DATA_DIR MODEL_DIR RESULT_DIR`."""
 
+from stages import base
 from stages.train import main
 
 if __name__ == "__main__":
-    main("baseline")
+    main("baseline", *base.arguments(__doc__))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,4 +63,4 @@ def train(data: Path, models: Path, results: Path) -> tracking.Record | None:
 
 
 if __name__ == "__main__":
-    base.run("train-hierarchy", None, lambda: train(*map(Path, sys.argv[1:])))
+    base.run("train-hierarchy", None, lambda: train(*map(Path, base.arguments(__doc__))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,5 +61,5 @@ def train(name: str, base_model: Path, data: Path, models: Path, results: Path) 
 
 
 if __name__ == "__main__":
-    arm, *paths = sys.argv[1:]
+    arm, *paths = base.arguments(__doc__)
     base.run("train", arm, lambda: train(arm, *map(Path, paths)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -16,11 +17,14 @@ from isorobust.attacks import perturb as perturb_module
 from isorobust.attacks import settings
 from isorobust.attacks.perturb import ATTACKS, Problem, compose, perturb, worst_case_parts
 from isorobust.common.params import check
+from isorobust.common.splits import Split
 from isorobust.errors import UserError
 from isorobust.evaluation import evaluate as evaluate_module
+from isorobust.evaluation.arm import attack_arm
 from isorobust.evaluation.checks import run_checks
 from isorobust.evaluation.evaluate import Bench, Victim, evaluate
 from isorobust.evaluation.units import Store, Unit
+from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import build
 from isorobust.verdicts import points_of, ran_at
 
@@ -248,9 +252,20 @@ SETTINGS = {
 def evaluated(models, splits, folder, options=None, surrogates=None, terms=None):
     options = check(settings.AttackSettings, options or SETTINGS, "attack")
     victims = [Victim(s, m, f"model {s} {id(m)}", (terms or {}).get(s)) for s, m in enumerate(models)]
-    bench = Bench(splits.test, options)
+    bench = Bench(splits.test, 5, options)
     evaluation = evaluate(victims, surrogates or [victims[0]] * len(victims), bench, Store(folder))
     return evaluation, run_checks(victims, bench, evaluation)
+
+
+def test_images_are_attacked_towards_classes_that_none_of_them_has(trained, splits, tmp_path):
+    few = Split(*(part[splits.test.labels < 3] for part in splits.test))
+    spec = {"network": NETWORKS["tanh-mlp"].model_dump(), "shape": [1, 8, 8], "classes": 5, "seeds": [0], "isometric": None}
+    checkpoint = Checkpoint(spec, {name: tensor[None] for name, tensor in trained.state_dict().items()})
+    budget = {"batch": 10, "images": 10, "attacks": {"pgd": {"steps": 5}}, "worst-case": SETTINGS["worst-case"] | {"images": 10}}
+    options = check(settings.AttackSettings, {**SETTINGS, **budget, "check_images": 10}, "attack")
+    numbers, arrays = attack_arm(checkpoint, checkpoint, few, options, Store(tmp_path), torch.device("cpu"), True)
+    assert arrays["parts/worst-case"].tolist() == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert numbers["checks"]["unbounded-reaches-chance"]["limit"] == 1 / 5
 
 
 def test_an_undefended_model_falls_to_0_and_passes_every_check(trained, splits, tmp_path):
@@ -343,7 +358,7 @@ def test_an_attack_that_leaves_the_ball_is_noticed(trained, splits, tmp_path, mo
 
 def test_verdicts_that_the_networks_do_not_give_are_noticed(trained, splits, tmp_path):
     options = check(settings.AttackSettings, SETTINGS, "attack")
-    victims, bench = [Victim(0, trained, "model")], Bench(splits.test, options)
+    victims, bench = [Victim(0, trained, "model")], Bench(splits.test, 5, options)
     evaluation = evaluate(victims, victims, bench, Store(tmp_path))
     evaluation.arrays["correct/clean"][0, 3] ^= True
     checks = run_checks(victims, bench, evaluation)
@@ -361,7 +376,8 @@ def test_results_kept_from_other_code_are_noticed(trained, splits, tmp_path, mon
 def test_a_check_that_is_not_a_number_has_failed():
     from isorobust.evaluation.checks import Check
 
-    assert not Check(float("nan"), 1.0).as_dict()["passed"]
+    told = Check(float("nan"), 1.0).as_dict()
+    assert not told["passed"] and json.dumps(told, allow_nan=False)
 
 
 def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, splits, tmp_path, monkeypatch):
@@ -390,7 +406,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(trained, splits, tmp_path, mon
     options = check(settings.AttackSettings, SETTINGS, "attack")
     victim = Victim(0, trained, f"model 0 {id(trained)}")
     with pytest.raises(KeyboardInterrupt):
-        evaluate([victim], [victim], Bench(splits.test, options), Store(tmp_path / "b"))
+        evaluate([victim], [victim], Bench(splits.test, 5, options), Store(tmp_path / "b"))
     monkeypatch.undo()
     assert len(list((tmp_path / "b").rglob("*.npz"))) == 3
     rest, _ = evaluated([trained], splits, tmp_path / "b")
@@ -460,9 +476,9 @@ def test_the_code_that_decides_a_unit_is_all_named():
 
 def test_a_worst_case_on_more_images_than_are_attacked_is_refused(splits):
     with pytest.raises(UserError, match=r"attack.worst-case.images: found 30; allowed: at most 20"):
-        Bench(splits.test, check(settings.AttackSettings, SETTINGS | {"images": 20}, "attack"))
+        Bench(splits.test, 5, check(settings.AttackSettings, SETTINGS | {"images": 20}, "attack"))
 
 
 def test_more_images_than_there_are_is_refused(splits):
     with pytest.raises(UserError, match=r"attack.images: found 1000; allowed: at most 80"):
-        Bench(splits.test, check(settings.AttackSettings, SETTINGS | {"images": 1000}, "attack"))
+        Bench(splits.test, 5, check(settings.AttackSettings, SETTINGS | {"images": 1000}, "attack"))

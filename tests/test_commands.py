@@ -15,6 +15,7 @@ from conftest import ROOT
 from isorobust.commands import extend, provenance, readme, verify
 from isorobust.commands.sync import records
 from isorobust.common.params import check
+from isorobust.common.splits import Split, write_split
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.stack import Stack
@@ -31,15 +32,18 @@ def test_the_readmes_tables_are_current(monkeypatch):
 
 
 def test_the_readmes_code_runs(tmp_path, monkeypatch):
-    """On a network of the recipe's form with its first weights, and images in pairs of one class."""
+    """On random images and a network of the recipe's form with its first weights."""
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     network = check(NetworkSettings, {"name": "tanh-mlp", "width": 8, "hidden_layers": 2}, "network")
     spec = {"network": network.model_dump(), "shape": [1, 28, 28], "classes": 10, "seeds": [0], "isometric": None}
     path = tmp_path / re.search(r'load_model\("(.*?)"', code)[1]
     path.parent.mkdir(parents=True)
     Checkpoint(spec, Stack([build(network, (1, 28, 28), 10, seed=0)]).state()).save(path)
+    images = (255 * torch.rand(60, 1, 28, 28)).byte().numpy()
+    (tmp_path / "data/mnist-5k").mkdir(parents=True)
+    write_split(tmp_path / "data/mnist-5k/test.npz", Split(images, (torch.arange(60) % 10).numpy()))
     monkeypatch.chdir(tmp_path)
-    told = {"images": torch.rand(60, 1, 28, 28), "labels": torch.arange(60) // 2 % 10}
+    told = {}
     exec(code, told)
     assert told["term"] > 0 and told["points"].shape == (30, 50, 1, 28, 28)
     assert torch.isfinite(told["around"].heights).all() and set(told["found"]) >= {"barrier", "endpoint-loss"}
@@ -118,6 +122,20 @@ def test_nothing_is_added_where_nothing_ran(tmp_path):
     assert done.returncode == 1 and "results/mnist: no arm was attacked here" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "status", "told"),
+    [
+        ("", "", 0, "params.yaml: valid\n"),
+        ("  cifar10:\n    seeds: 0-2\n", "  cifar10:\n    sedes: 0-2\n", 1, "recipes.cifar10: unknown key 'sedes'"),
+    ],
+    ids=["as committed", "misspelt where no stage looks"],
+)
+def test_check_looks_at_every_recipe(tmp_path, old, new, status, told):
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace(old, new, 1))
+    done = in_folder(tmp_path, "check")
+    assert done.returncode == status and told in done.stdout + done.stderr and "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("command", ["verify", "verify mnist", "verify rings", "provenance write"])
 def test_numbers_that_were_not_made_here_are_not_vouched_for(tmp_path, command):
     for name in ("params.yaml", "dvc.yaml", "metrics"):
@@ -126,7 +144,7 @@ def test_numbers_that_were_not_made_here_are_not_vouched_for(tmp_path, command):
     assert done.returncode == 1 and "not made here" in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("value", "told", "status"), [(0.5, "ok", 0), (0.9, "OUTSIDE", 1)])
+@pytest.mark.parametrize(("value", "told", "status"), [(0.5, "rings: 1", 0), (0.9, "outside:   0.9000, committed [", 1)])
 def test_verify_looks_at_a_toys_summary(tmp_path, value, told, status):
     file = tmp_path / "metrics/rings/summary.json"
     for folder in (file.parent, tmp_path / "results/rings"):
@@ -209,6 +227,8 @@ def test_the_record_says_by_whom_each_arm_was_compared(tmp_path, monkeypatch):
     (tmp_path / "attack").mkdir()
     (tmp_path / "attack/trades.json").write_text("{}")
     (tmp_path / "detect").mkdir()
+    (tmp_path / "detect/baseline.json").write_text("{}")
+    (tmp_path / "percolation.json").write_text('{"skipped": true}')
     tree = {"arms": dict.fromkeys(["baseline", "trades", "noise"]), "reclassifiers": {}, "hierarchy": {"x": 1}}
     tree |= {"connectivity": {}, "percolation": {}, "detection": {"y": 1}}
     first = {"commit": "0" * 40, "runtime": {"device": "old"}, "kept": ["noise", "trades"], "changed": ["a.py"]}

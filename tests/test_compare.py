@@ -430,9 +430,11 @@ def test_an_arm_looks_the_same_whichever_others_a_figure_shows():
     assert unknown == plots.styles([*ARMS, "mixup", "mixup-isometric", "cutout", "adversarial-long"])
 
 
-def test_worst_case_bars_of_an_arm_and_its_twin_stand_apart():
+def test_the_worst_case_has_a_row_for_each_arm_and_a_marker_for_each_radius():
     tree = compare([arm("baseline", 0.5), arm("isometric", 0.5)], SETTINGS, "d", TWINS)
-    axis = plots.robust_accuracy(tree).axes[1]
-    (first, second) = (bar[0].get_xdata()[0] for bar in axis.containers)
-    assert first < 0.1 < second and first * second == pytest.approx(0.01)
-    assert axis.containers[0][0].get_markerfacecolor() != axis.containers[1][0].get_markerfacecolor() == "white"
+    *_, axis = plots.robust_accuracy(tree).axes[:3]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["baseline", "isometric"]
+    told = [tuple(bar[0].get_xydata()[0]) for bar in axis.containers]
+    worst = [100 * tree["arms"][name]["robust"]["linf"]["0.1"]["worst-case"]["value"] for name in ("baseline", "isometric")]
+    assert told == [(worst[0], 0), (worst[1], 1)]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["L-infinity 0.1"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from isorobust.common.params import check
 from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
 from isorobust.connectivity.inputs import chosen_tuples, cross_entropy, match_loss, synthesise
-from isorobust.connectivity.measure import measure
+from isorobust.connectivity.measure import _components, _drawn, _matched_pairs, measure
 from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
@@ -161,10 +163,18 @@ def test_tuples_are_of_the_classes_asked_for_and_of_right_samples(classes):
 
 def test_classes_of_too_few_samples_are_left_out_and_too_few_tuples_are_said():
     labels = np.array([0, 1, 0, 1, 2, 0, 1])
-    drawn = chosen_tuples(labels, np.ones(7, bool), "ss", 30, np.random.default_rng(0))
+    drawn = chosen_tuples(labels, np.ones(7, bool), "ss", 6, np.random.default_rng(0))
     assert set(labels[drawn].flatten()) == {0, 1}
-    with pytest.raises(ValueError, match="5 tuples of right samples needed, found 0"):
+    with pytest.raises(ValueError, match="5 different tuples of right samples needed, there are 0"):
         chosen_tuples(labels, labels == 2, "ss", 5, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(("classes", "there"), [("ss", 6), ("so", 18), ("sso", 18)])
+def test_more_tuples_than_there_are_would_only_repeat_themselves(classes, there):
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    chosen_tuples(labels, np.ones(6, bool), classes, there, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=f"{there + 1} different tuples of right samples needed, there are {there}"):
+        chosen_tuples(labels, np.ones(6, bool), classes, there + 1, np.random.default_rng(0))
 
 
 def test_networks_that_are_right_on_much_the_same_are_given_much_the_same_pairs(rng):
@@ -270,6 +280,32 @@ def test_a_trained_networks_numbers_and_arrays_agree(trained, splits):
     assert again == numbers
 
 
+def test_the_component_is_the_largest_set_that_paths_join(trained, splits, monkeypatch):
+    """Of six images of a class those with a low path are 0-1, 1-2 and 3-4, with a level one 0-1 alone."""
+    images, labels = torch.from_numpy(splits.test.images).float() / 255, torch.from_numpy(splits.test.labels)
+    pairs = [tuple(pair) for pair in torch.triu_indices(6, 6, 1).T.tolist()]
+    height = torch.tensor([0.0 if pair in {(0, 1), (1, 2), (3, 4)} else 9.0 for pair in pairs])
+    gap = torch.tensor([0.0 if pair == (0, 1) else 9.0 for pair in pairs])
+    monkeypatch.setattr("isorobust.connectivity.measure.barrier", lambda _: SimpleNamespace(height=height, gap=gap))
+    shares = _components(trained, images, labels, np.ones(len(labels), bool), check(ConnectivitySettings, SMALL, "x"))
+    assert shares["low"].tolist() == [3 / 6] * 5 and shares["level"].tolist() == [2 / 6] * 5
+
+
+def test_paths_from_a_real_image_end_at_a_real_one_and_at_one_made_to_match_its_loss(trained, splits):
+    images, labels = torch.from_numpy(splits.test.images).float() / 255, torch.from_numpy(splits.test.labels)
+    right = (trained(images).argmax(1) == labels).numpy()
+    options = check(ConnectivitySettings, SMALL, "x")
+    found = _matched_pairs(trained, 0, images, labels, right, options)
+    a, c, _ = torch.from_numpy(_drawn(labels, right, "sso", options.pairs, 0, "matched", "connectivity").T)
+    with torch.no_grad():
+        start, end = (cross_entropy(trained, images[place], labels[place]).numpy() for place in (a, c))
+    for curves in (found.real, found.adversarial):
+        assert np.allclose(curves[:, 0], start, atol=1e-6)
+    assert np.allclose(found.real[:, -1], end, atol=1e-6) and found.matched.any()
+    missed = np.abs(np.log(found.adversarial[:, -1]) - np.log(end))[found.matched]
+    assert missed.max() <= 0.3 + 1e-4 and missed.max() > 1e-4
+
+
 def test_untrained_networks_are_measured_on_synthetic_inputs(splits):
     network = build(NETWORKS["tanh-mlp"], splits.test.images.shape[1:], 5, seed=1)
     numbers, arrays = measure(
@@ -324,7 +360,7 @@ def by_size(splits):
     asked = {"sizes": [8, 4], "seeds": 2, "pairs": 10}
     kinds = [NETWORKS[name].model_dump() for name in ("small-cnn", "resnet18")]
     asked["random"] = {"networks": kinds, "seeds": 1, "pairs": 2}
-    quick = {**SMALL, "bypass": {"rounds": 1, "steps": 2, "learning_rate": 0.02}, "synthesis": {"steps": 3}}
+    quick = {**SMALL, "threshold": 1.0, "bypass": {"rounds": 1, "steps": 2, "learning_rate": 0.02}, "synthesis": {"steps": 3}}
     training = TrainingSettings(epochs=6, batch_size=50, learning_rate=3e-3)
     return percolation(
         *splits,
@@ -343,9 +379,10 @@ def test_percolation_goes_from_the_smallest_size_up_and_over_random_networks(by_
     assert by_size["sizes"]["8"]["accuracy"]["value"] > 0.6
     for state, kind in (("trained", "real"), ("untrained", "synthetic")):
         for criterion in ("low", "level"):
-            first, last = (by_size["sizes"][size][state][kind][criterion]["0.1"] for size in ("4", "8"))
+            first, last = (by_size["sizes"][size][state][kind][criterion]["1"] for size in ("4", "8"))
             for done, rise in by_size["rise"][state][criterion].items():
                 assert rise["value"] == pytest.approx(last[done]["value"] - first[done]["value"])
+    assert by_size["rise"]["trained"]["low"]["0"]["value"] > 0, "or the sign would not be tested"
 
 
 def test_its_table_has_a_row_per_size_state_and_random_network(by_size):

@@ -262,7 +262,7 @@ def test_fitting_needs_both_kinds(rng):
 
 def test_references_of_another_form_are_named(detector):
     image = detector.references[0, :1]
-    with pytest.raises(ValueError, match=r"references must be \[K, m, \*\[1, 8, 8\]\], found \[4, 1, 8, 8\]"):
+    with pytest.raises(ValueError, match=r"references must be \[K, m, \*\[1, 8, 8\]\] for inputs .*, found \[4, 1, 8, 8\]"):
         BarrierDetector(detector.model, detector.references[0]).see(image)
     with pytest.raises(ValueError, match="found references of 3 classes and 5 logits"):
         BarrierDetector(detector.model, detector.references[:3]).see(image)
@@ -341,6 +341,32 @@ def test_adaptive_attacks_are_tried_on_what_pgd_fools(detector, splits, options,
     assert 0 < count < len(images) and places[:count].tolist() == fooled.nonzero().flatten()[:count].tolist()
 
 
+def test_fitting_sees_no_reference_and_thresholds_only_right_validation_images(trained, splits, options, monkeypatch):
+    looked, fitted, limited = {}, [], []
+    see, fit, limit = BarrierDetector.see, BarrierDetector.fit, BarrierDetector.set_thresholds
+
+    def watched(self, x, *rest):
+        seen = see(self, x, *rest)
+        looked[id(seen)] = seen, x
+        return seen
+
+    monkeypatch.setattr(BarrierDetector, "see", watched)
+    monkeypatch.setattr(BarrierDetector, "fit", lambda self, a, b: fitted.append((self.references, a)) or fit(self, a, b))
+    monkeypatch.setattr(BarrierDetector, "set_thresholds", lambda self, a: limited.append(a) or limit(self, a))
+    measure([(0, trained)], splits.train, splits.val, splits.test, options, CPU, trained=True)
+    ((chosen, clean),) = fitted
+    apart = torch.cdist(looked[id(clean)][1].flatten(1), chosen.flatten(0, 1).flatten(1))
+    assert len(apart) > 100 and apart.min() > 0.01
+    images, labels = held_out(splits)
+    assert torch.equal(looked[id(limited[0])][1], images[trained(images).argmax(1) == labels])
+
+
+def test_references_are_drawn(trained, splits):
+    images, labels = torch.from_numpy(splits.train.images).float() / 255, torch.from_numpy(splits.train.labels)
+    drawn = [references(trained, images, labels, 5, 4, np.random.default_rng(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+
+
 # A stage's numbers
 
 
@@ -394,10 +420,11 @@ def test_untrained_networks_are_asked_about_their_own_classes(splits, options):
     ("change", "message"),
     [
         ({"images": 81}, "detection.images: found 81; allowed: at most 80"),
-        ({"fitting": {"images": 390, "eps": [0.1]}}, "detection.fitting.images: found 390"),
+        ({"fitting": {"images": 390, "eps": [0.1]}}, "detection.fitting.images: found 390; allowed: at most 380"),
+        ({"references": 80}, "detection.references: found 80; allowed: at most 79"),
         ({"fitting": {"images": 5, "eps": [0.0001]}}, "at which no image fools seed 0"),
     ],
-    ids=["images", "training images", "radii that fool nobody"],
+    ids=["images", "training images", "references", "radii that fool nobody"],
 )
 def test_numbers_that_the_data_cannot_serve_are_named(trained, splits, change, message):
     with pytest.raises(UserError, match=message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from types import SimpleNamespace
 
 import numpy as np
@@ -268,7 +269,20 @@ def test_a_trained_arm_gives_finite_numbers_in_their_ranges(splits, trained):
     artifacts.json_bytes(numbers)
     assert all(np.isfinite(leaf) for leaf in leaves(numbers) if not isinstance(leaf, str))
     assert numbers["seeds"] == 2 and arrays["seeds"].tolist() == [7, 9]
-    assert 0 <= numbers["distances"]["stress"]["value"] <= 1 and -1 <= numbers["distances"]["correlation"]["value"] <= 1
+    for path, low, high in (
+        ("distances correlation", -1, 1),
+        ("distances stress", 0, 1),
+        ("distances scale", 0, np.inf),
+        ("neighbours overlap", 0, 1),
+        ("lipschitz between max", 0, np.inf),
+        ("jacobian median", 0, np.inf),
+        ("jacobian inverse_condition", 0, 1),
+        ("boundary found", 0, 1),
+        ("boundary bins 2 distance", 0, np.inf),
+        ("boundary distortion", 0, np.inf),
+    ):
+        one = functools.reduce(dict.__getitem__, path.split(), numbers)
+        assert low <= one["lo"] <= one["value"] <= one["hi"] <= high, path
     assert numbers["lipschitz"]["within"]["p99"]["value"] <= numbers["lipschitz"]["within"]["max"]["value"]
     assert 0 < numbers["neighbours"]["chance"] <= 1 and set(numbers["boundary"]["bins"]) == {"1", "2", "3"}
     again, _ = arm.measure_arm(Checkpoint(spec, tensors), test, options, torch.device("cpu"))

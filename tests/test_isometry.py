@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from isorobust import isometric_loss
-from isorobust.objectives.isometry import same_class_pairs, stacked_isometric_loss
+from isorobust.objectives.isometry import isometric_term, same_class_pairs
 
 
 def naive(inputs, representations, labels, scale, reduction, neighbours):
@@ -94,12 +94,25 @@ def test_identical_float32_rows_are_exactly_0_apart():
     assert loss.item() == 4.0
 
 
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
+def test_half_types_and_autocast_leave_distances_in_float32(kind):
+    torch.manual_seed(0)
+    inputs, representations = torch.rand(20, 784), torch.randn(20, 8)
+    labels = torch.arange(20) % 2
+    inputs[2] = inputs[0]  # so close that their distance is taken by differences
+    with torch.autocast("cpu", torch.bfloat16):
+        under = isometric_loss(inputs, representations, labels)
+    assert torch.equal(under, isometric_loss(inputs, representations, labels))
+    raised = isometric_loss(inputs.to(kind).float(), representations.to(kind).float(), labels)
+    assert torch.equal(isometric_loss(inputs.to(kind), representations.to(kind), labels), raised)
+
+
 def test_a_stack_equals_its_batches_bit_for_bit():
     torch.manual_seed(0)
     inputs, representations = torch.rand(3, 20, 30), torch.randn(3, 20, 8)
     labels = torch.randint(0, 3, (3, 20))
     for options in ({}, {"neighbours": 2, "reduction": "pairs"}):
-        stacked = stacked_isometric_loss(inputs, representations, labels, **options)
+        stacked = isometric_term(inputs, inputs, [representations], labels, **options)
         alone = [isometric_loss(inputs[s], representations[s], labels[s], **options) for s in range(3)]
         assert torch.equal(stacked, torch.stack(alone))
 
@@ -116,8 +129,10 @@ def test_same_class_pairs_are_all_and_only_those():
         ({"neighbours": 0}, "neighbours"),
         ({"reduction": "mean"}, "reduction"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, "share their first length"),
+        ({"inputs": torch.zeros(4, 2, dtype=torch.uint8)}, "floating point, found torch.uint8"),
+        ({"representations": torch.zeros(4, 2, dtype=torch.long)}, "floating point, found torch.int64"),
     ],
-    ids=["scale 0", "k 0", "unknown reduction", "lengths differ"],
+    ids=["scale 0", "k 0", "unknown reduction", "lengths differ", "bytes as pixels", "whole numbers as representations"],
 )
 def test_bad_arguments_are_refused(change, message):
     arguments = {"inputs": torch.rand(4, 2), "representations": torch.rand(4, 2), "labels": torch.zeros(4, dtype=torch.long)}

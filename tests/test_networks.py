@@ -150,6 +150,16 @@ def foreign(path):
     path.write_bytes(b"not a checkpoint at all")
 
 
+def other_spec(path):
+    Checkpoint({"network": {}}, Checkpoint.read(path).tensors).save(path)
+
+
+def hierarchies(path):
+    checkpoint = Checkpoint.read(path)
+    checkpoint.spec["trees"] = {"two-level": []}
+    checkpoint.save(path)
+
+
 def other_architecture(path):
     checkpoint = Checkpoint.read(path)
     checkpoint.spec["network"]["width"] = 99
@@ -167,12 +177,14 @@ def unknown_network(path):
     [
         (truncate, 3, "damaged or foreign checkpoint"),
         (foreign, 3, "damaged or foreign checkpoint"),
+        (other_spec, 3, "foreign checkpoint .*without network, shape"),
+        (hierarchies, 3, "found 'hierarchies two-level'; allowed: an arm"),
         (other_architecture, 3, r"another architecture: \S+ is \[\d+.*\], tanh-mlp needs"),
         (unknown_network, 3, "found 'vgg'; allowed: tanh-mlp"),
         (lambda path: path.unlink(), 3, "no such file"),
         (lambda path: None, 0, "seed: found 0; allowed: 3, 7"),
     ],
-    ids=["truncated", "foreign", "other architecture", "unknown network", "missing", "unknown seed"],
+    ids=["truncated", "foreign", "other spec", "hierarchies", "other architecture", "unknown network", "missing", "unknown seed"],
 )
 def test_a_bad_checkpoint_is_told(tmp_path, damage, seed, message):
     path, _ = save(tmp_path)

@@ -16,7 +16,7 @@ from test_isometry import naive
 from isorobust.errors import UserError
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
-from isorobust.objectives import settings
+from isorobust.objectives import losses, settings
 from isorobust.objectives.isometry import isometric_term
 from isorobust.objectives.losses import Batch, squared_jacobian, training_loss
 
@@ -88,6 +88,13 @@ def test_noise_has_its_standard_deviation_and_is_each_seeds_own():
     assert not torch.equal(added[0], added[1])
     logits = stack(loss.inputs)
     torch.testing.assert_close(loss.total[0], F.cross_entropy(logits[0], batch.labels[0]))
+
+
+def test_the_divergence_from_a_certain_network_has_a_gradient():
+    logits = torch.tensor([[[120.0, 0, 0]]], requires_grad=True)  # two probabilities are 0 in float32
+    divergence = losses._divergence(logits, logits.softmax(2))
+    (gradient,) = torch.autograd.grad(divergence.sum(), logits)
+    assert divergence.item() == pytest.approx(0, abs=1e-6) and gradient.abs().max() < 1e-6
 
 
 def test_trades_is_cross_entropy_and_a_divergence_inside_the_ball():

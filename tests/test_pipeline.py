@@ -133,7 +133,7 @@ def test_a_clean_clone_gives_the_same_bytes(finished, tmp_path):
     clone.run("dvc", "repro")
     assert clone.tracked() == ""
     assert (clone.root / "dvc.lock").read_bytes() == (finished.root / "dvc.lock").read_bytes()
-    assert "OUTSIDE" not in clone.run("python", "-m", "isorobust.commands.verify").stdout
+    assert "outside" not in clone.run("python", "-m", "isorobust.commands.verify").stdout
     clone.run("python", "-m", "isorobust.commands.sync")
     assert len(runs_in(clone.root / "mlflow.db")) == 26
 
@@ -164,6 +164,11 @@ MISTAKES = {
     "unknown data set": (lambda t: t["data"].update(name="minst"), "data.name: found 'minst'; allowed: cifar10"),
     "misspelt key": (lambda t: t["recipes"]["tiny"]["training"].update(epoch=3), "epoch: unknown key (did you mean 'epochs'?)"),
     "huge eps": (lambda t: t["recipes"]["tiny"]["attack"]["eps"].update(linf=[8]), "found 8.0; allowed: a radius"),
+    "of the comparison alone": (
+        lambda t: t["recipes"]["tiny"]["compare"].update(reference="basline"),
+        "found 'basline'; allowed: ",
+    ),
+    "of a toy": (lambda t: t["toys"]["rings"].update(test_points=0), "toys.rings.test_points: found 0"),
     "a block is gone": (lambda t: t["recipes"]["tiny"].pop("training"), "'recipes.tiny.training' are missing"),  # DVC's words
 }
 
@@ -249,7 +254,10 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     (copied.root / "params.yaml").write_text(as_it_was)
     copied.run("dvc", "repro", "attack@isometric-tuned", "geometry@isometric-tuned")
     assert not (copied.root / "results/tiny/attack/baseline.npz").exists()
-    assert "metrics/tiny: adding isometric-tuned" in extend().stdout
+    for name in ("percolation.json", "connectivity/baseline.json", "hierarchy/attack.json"):  # of a recipe that skips them
+        (copied.root / "results/tiny" / name).parent.mkdir(exist_ok=True)
+        (copied.root / "results/tiny" / name).write_text('{"skipped": true}')
+    assert "metrics/tiny: adding isometric-tuned\n" in extend().stdout
     for name, content in whole.items():
         assert (metrics / name).read_bytes() == content, name
     assert {path.name: path.read_bytes() for path in (metrics / "attack").iterdir()} == verdicts
@@ -274,3 +282,14 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     carried = json.loads((metrics / "provenance.json").read_text())["carried"]
     assert {name for group in carried for name in group["kept"]} == {*kept, "isometric-tuned"} - {"reclassifier"}
     assert all(group["changed"] == ["src/isorobust/training/fit.py"] for group in carried)
+
+    report = copied.root / "src/isorobust/compare/report.py"
+    report.write_text(report.read_text().replace("## Primary endpoint", "## Primary endpoint, again"))
+    copied.commit("another report")
+    drawn = copied.run("python", "-m", "isorobust.commands.extend", "--again").stdout
+    assert "metrics/tiny: comparing anew what is published" in drawn
+    told = whole["report.md"].replace(b"## Primary endpoint", b"## Primary endpoint, again")
+    assert (metrics / "report.md").read_bytes() == told
+    for name in whole.keys() - {"report.md"}:
+        assert (metrics / name).read_bytes() == whole[name], name
+    assert set().union(*(group["kept"] for group in json.loads((metrics / "provenance.json").read_text())["carried"])) >= {*kept}

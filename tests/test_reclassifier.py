@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,10 +23,10 @@ from isorobust.fine_tuning.train import _assigned, train_reclassifier
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.reclassifier import prototypes as hpm
-from isorobust.reclassifier.attack import OverBatches, attack_reclassifier
+from isorobust.reclassifier.attack import OverBatches, _adaptive, attack_reclassifier
 from isorobust.reclassifier.batches import prepare
-from isorobust.reclassifier.checkpoint import control, plug_in
-from isorobust.reclassifier.dependence import _filled_by_class, sensitivity
+from isorobust.reclassifier.checkpoint import PLUG_IN, control, plug_in
+from isorobust.reclassifier.dependence import _filled_by_class, batch_dependence, sensitivity
 from isorobust.reclassifier.network import MODES, HybridPrototypeReclassifier
 from isorobust.reclassifier.settings import ReclassifierAttack
 from isorobust.reclassifier.whole_batches import attack_surrogate, one_among_clean, whole_batches
@@ -353,7 +354,7 @@ def test_one_among_clean_equals_a_batch_with_one_image_replaced(tuned, splits):
 
 def test_no_image_leaves_the_batch_and_all_stay_in_ball_and_box(tuned, splits):
     options = check(ReclassifierAttack, ATTACK, "x")
-    setup = prepare(splits.test, options, CPU)
+    setup = prepare(splits.test, 5, options, CPU)
     seen = []
 
     class Watched(nn.Module):
@@ -377,7 +378,7 @@ def test_no_image_leaves_the_batch_and_all_stay_in_ball_and_box(tuned, splits):
 
 def test_a_surrogate_that_is_the_model_is_judged_as_the_model(tuned, splits):
     options = check(ReclassifierAttack, ATTACK, "x")
-    problem = prepare(splits.test, options, CPU).problem(None, slice(0, 20), "linf", 0.1, "test")
+    problem = prepare(splits.test, 5, options, CPU).problem(None, slice(0, 20), "linf", 0.1, "test")
     found = attack_surrogate(plug_in(tuned.checkpoint, 0), "ste", problem, worst_case_parts(options, 5))
     model = plug_in(tuned.checkpoint, 0)
     right = (model(problem.images).argmax(1) == problem.labels).numpy()
@@ -409,7 +410,7 @@ def test_an_undefended_base_falls_under_a_large_radius(tuned, splits, tmp_path):
 def test_verdicts_stand_in_the_order_of_the_file(attacked, tuned, splits):
     """Clean verdicts recomputed image by image from the fixed batches."""
     _, arrays = attacked
-    setup = prepare(splits.test, check(ReclassifierAttack, ATTACK, "x"), CPU)
+    setup = prepare(splits.test, 5, check(ReclassifierAttack, ATTACK, "x"), CPU)
     assert sorted(setup.place[:40]) == list(range(40)) and sorted(setup.place) == list(range(80))
     model = plug_in(tuned.checkpoint, 3)
     for start in range(0, 80, 20):
@@ -435,12 +436,74 @@ def test_expectation_over_batches_of_a_batch_free_model_is_that_model(tuned, spl
     assert not torch.allclose(OverBatches(model, 7, 3)(images), model(images).log_softmax(1), atol=1e-5)
 
 
-def test_batch_dependence_is_seen_and_the_frozen_mode_has_none(attacked):
-    batch = attacked[0]["batch"]
-    assert set(batch["size"]) == {"1", "20"} and set(batch["mix"]) == {"one-class", "balanced"}
-    for kind in (*batch["size"].values(), *batch["mix"].values(), batch["frozen"]):
+@pytest.mark.parametrize("mix", [0.5, 0.0], ids="mix {}".format)
+def test_batch_dependence_equals_loops_and_the_frozen_mode_has_none(tuned, splits, mix):
+    setup = prepare(splits.test, 5, check(ReclassifierAttack, ATTACK, "x"), CPU)
+    model, labels = plug_in(tuned.checkpoint, 0), setup.labels
+    model.base.head.weight.data *= -1  # assignments that are wrong, so that batches do matter
+    model.mix = mix
+    told = batch_dependence([model], [0], setup)
+    assert set(told["size"]) == {"1", "20"} and set(told["mix"]) == {"one-class", "balanced"}
+
+    def right(places):
+        return [bool(r) for r in model(setup.images[places]).argmax(1) == labels[places]]
+
+    by_class = [i for k in range(5) for i in (labels == k).nonzero().flatten().tolist()]
+    starts = [i for i, place in enumerate(by_class) if i == 0 or labels[place] != labels[by_class[i - 1]]]
+    one_class = [by_class[a:b] for a, b in zip(starts, [*starts[1:], len(by_class)])]
+    one_class = [part[i : i + 20] for part in one_class for i in range(0, len(part), 20)]
+    every = list(range(len(labels)))
+    for kind, batches in (
+        (told["size"]["1"], [[i] for i in every]),
+        (told["size"]["20"], [every[i : i + 20] for i in range(0, len(every), 20)]),
+        (told["mix"]["one-class"], one_class),
+    ):
+        assert kind["clean"]["value"] == pytest.approx(np.mean([r for part in batches for r in right(part)]))
         assert kind["pgd"]["value"] <= kind["clean"]["value"]
-    assert 0 <= batch["flips"]["value"] <= 1
+    assert told["flips"]["value"] > 0
+    model.mode = "ema"
+    assert told["frozen"]["clean"]["value"] == pytest.approx(np.mean(right(every[::-1])))
+    assert batch_dependence([model], [0], setup)["flips"]["value"] == 0
+
+
+def test_claims_are_differences_of_the_numbers_they_are_about(attacked):
+    numbers, _ = attacked
+    claims, heads = numbers["claims"], numbers["sensitivity"]
+    for measure in ("worst", "per-margin"):
+        expected = heads["fc"][measure]["value"] - heads["l2"][measure]["value"]
+        assert claims["fc-more-sensitive"][measure]["value"] == pytest.approx(expected)
+    for claim, first, second in (("improves-base", "msa", "base"), ("direct-attack-overstates", "ste", "msa")):
+        first, second = (numbers.get(name) or numbers["surrogates"][name] for name in (first, second))
+        expected = first["linf"]["0.1"]["value"] - second["linf"]["0.1"]["value"]
+        assert claims[claim]["linf"]["0.1"]["value"] == pytest.approx(expected)
+    for head in heads.values():
+        assert head["per-margin"]["value"] == pytest.approx(head["worst"]["value"] / head["margin"]["value"], rel=0.05)
+
+
+def test_the_adaptive_attack_is_judged_on_the_images_it_makes(tuned, splits, monkeypatch):
+    setup = prepare(splits.test, 5, check(ReclassifierAttack, ATTACK, "x"), CPU).attacked()
+    model = plug_in(tuned.checkpoint, 0)
+    made = setup.images.flip(0)  # as if it had made them
+    monkeypatch.setattr("isorobust.reclassifier.attack.perturb", lambda *_: SimpleNamespace(images=made))
+    arrays = {"correct/worst-case/linf/0.1": np.ones((1, 40), bool)}
+    _adaptive(arrays, [model], [0], setup)
+    guess = torch.cat([model(made[part]).argmax(1) for part in setup.batches()])
+    expected = np.empty(40, bool)
+    expected[setup.place] = (guess == setup.labels).numpy()
+    assert np.array_equal(arrays["correct/adaptive/linf/0.1"][0], expected) and not expected.all()
+
+
+@pytest.mark.parametrize("momentum", [1.0, 0.5], ids=["kept as they start", "moved"])
+def test_prototypes_start_as_class_means_of_training_features(base, splits, momentum):
+    options = check(ReclassifierSettings, {**TUNING, "learning_rate": 1e-12, "momentum": momentum}, "x")
+    made = train_reclassifier(base, splits.train, splits.val, options, TRAINING, CPU, {"arm": "reclassifier"})
+    network, images = base.network(3), torch.from_numpy(splits.train.images).float() / 255
+    for k in range(5):
+        with torch.no_grad():
+            mean = network.features(images[splits.train.labels == k]).mean(0)
+        found = made.checkpoint.tensors[f"{PLUG_IN}/prototypes"][1, k]
+        assert torch.allclose(found, mean, atol=1e-4) == (momentum == 1.0)
+        assert torch.allclose(found, mean, atol=0.5)
 
 
 def test_the_code_that_decides_a_unit_of_a_plug_in_is_all_named():
@@ -456,7 +519,7 @@ def test_the_code_that_decides_a_unit_of_a_plug_in_is_all_named():
 
 
 def test_sensitivity_is_the_change_of_centred_logits_per_unit_of_features(tuned, splits):
-    setup = prepare(splits.test, check(ReclassifierAttack, ATTACK, "x"), CPU)
+    setup = prepare(splits.test, 5, check(ReclassifierAttack, ATTACK, "x"), CPU)
     model = plug_in(tuned.checkpoint, 0)
     found = sensitivity([model], setup)
     features, logits = (x.detach().double() for x in model.both(setup.images))
@@ -484,4 +547,4 @@ def test_sensitivity_is_the_change_of_centred_logits_per_unit_of_features(tuned,
 )
 def test_counts_that_do_not_fit_are_named(splits, change, message):
     with pytest.raises(UserError, match=message):
-        prepare(splits.test, check(ReclassifierAttack, {**ATTACK, **change}, "x"), CPU)
+        prepare(splits.test, 5, check(ReclassifierAttack, {**ATTACK, **change}, "x"), CPU)

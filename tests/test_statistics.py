@@ -46,6 +46,22 @@ def test_paired_difference_intervals_cover_95_percent(rng, spread):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("seeds", "least"), [(2, 0.87), (3, 0.91)], ids=["two seeds", "three seeds"])
+@pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS.keys())
+def test_few_seeds_cost_coverage(rng, monkeypatch, seeds, least, spread):
+    monkeypatch.setattr("test_statistics.SEEDS", seeds)
+    rates, differences, trials = 0, 0, 1000
+    for _ in range(trials):
+        first, samples = draw(rng, spread, 0.3)
+        second, _ = draw(rng, spread, 0.2, samples)
+        interval, paired = rate(first), difference(first, second)
+        rates += interval.lo <= truth(spread, 0.3) <= interval.hi
+        differences += paired.lo <= truth(spread, 0.3) - truth(spread, 0.2) <= paired.hi
+    assert least <= rates / trials <= 0.975
+    assert least <= differences / trials <= 0.965
+
+
+@pytest.mark.slow
 def test_a_bootstrap_over_samples_would_not_cover(rng):
     """The planted failure: what the interval above is there for."""
     hits = 0

@@ -81,6 +81,13 @@ def test_a_study_gives_numbers_and_pictures_and_the_same_bytes_again(name, kind)
     for level in told["levels"].values():
         assert set(level["isometric"]) == {"accuracy", *MEASURES}
         assert all({"value", "lo", "hi", "verdict"} == set(claim) for claim in level["claims"].values())
+        ours, plain = ({key: level[arm][key]["value"] for key in MEASURES} for arm in ("isometric", "cross-entropy"))
+        claimed = {
+            "correlation is higher than under cross-entropy": ours["correlation"] - plain["correlation"],
+            "stress is lower than under cross-entropy": plain["stress"] - ours["stress"],
+            "isometric distortion is higher near boundaries": -ours["boundary_rank_correlation"],
+        }
+        assert {name: claim["value"] for name, claim in level["claims"].items()} == pytest.approx(claimed)
     drawn = figures(done)
     assert set(drawn) == {"input.png", "representation.png", "distances.png", "distortion.png"}
     if name == "rings":

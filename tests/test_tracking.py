@@ -138,6 +138,31 @@ def test_sync_goes_on_past_what_it_cannot_read(workplace):
     assert [run.info.status for run in runs()[0]] == ["FINISHED"], "nothing is begun that cannot be finished"
 
 
+@pytest.mark.parametrize(
+    ("damaged", "content", "told"),
+    [
+        ("metrics/mnist/train/noise.json", "{", "train-noise-mnist: metrics/mnist/train/noise.json: not valid JSON"),
+        ("metrics/mnist/summary.json", None, ""),
+        ("results/mnist/train/noise.csv", "epoch,train_loss\n1,0.x\n", "train-noise-mnist: results/mnist/train/noise.csv: "),
+    ],
+    ids=["metrics", "no summary", "curves"],
+)
+def test_one_damaged_file_costs_one_run(workplace, damaged, content, told):
+    for data in ("mnist", "mnist-5k"):
+        for name in ("metrics/{}/compare.json", "metrics/{}/summary.json", "metrics/{}/train/noise.json"):
+            path = workplace / name.format(data)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+    (workplace / "results/mnist/train").mkdir(parents=True)
+    if content is None:
+        (workplace / damaged).unlink()
+    else:
+        (workplace / damaged).write_text(content)
+    written, _, problems = tracking.sync(records())
+    assert written == 3 and [problem.startswith(told) for problem in problems] == [True] * bool(told)
+    assert {run.info.status for run in runs()[0]} == {"FINISHED"}
+
+
 def test_a_run_is_told_with_what_its_stage_began_with(workplace):
     start = tracking.Start(tracking.settings("train", "isometric", "mnist-5k"), {"commit": "c" * 40, "dirty": "false"})
     (workplace / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("epochs: 86", "epochs: 7"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 
@@ -23,6 +25,7 @@ from stages import (
     connectivity,
     detect,
     download,
+    edits,
     geometry,
     percolation,
     sweep,
@@ -102,11 +105,12 @@ def test_every_stage_refuses_a_mistake_anywhere_in_params_before_any_work(tmp_pa
     text = (ROOT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("  mnist:  # the published", "  mnist:\n    seds: []  # the published"))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    commands = {module_of(stage): stage["cmd"].split()[3:] for stage in STAGES.values()}
     started = {
         module: subprocess.Popen(
-            [sys.executable, "-m", module, "baseline"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", module, *words], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
         )
-        for module in sorted({module_of(stage) for stage in STAGES.values()})
+        for module, words in sorted(commands.items())
     }
     told = {module: (process.communicate()[1], process.returncode) for module, process in started.items()}
     assert len(told) > 12
@@ -114,6 +118,13 @@ def test_every_stage_refuses_a_mistake_anywhere_in_params_before_any_work(tmp_pa
         assert (status, text.count("\n")) == (1, 1), f"{module}: {text}"
         assert text.startswith("error: params.yaml: recipes.mnist: unknown key 'seds'; allowed: seeds"), module
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize("module", sorted({module_of(stage) for stage in STAGES.values()}))
+def test_a_stage_without_its_arguments_tells_its_usage(module, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [module])
+    with pytest.raises(SystemExit, match=rf"error: found 0 arguments; usage: python -m {module} [A-Z_ \[\]]+$"):
+        runpy.run_path(str(ROOT / f"{module.replace('.', '/')}.py"), run_name="__main__")
 
 
 @each_stage
@@ -160,6 +171,53 @@ def test_declared_params_are_those_read(name):
     declared = {re.sub(r"\$\{[a-z.]+\}", lambda match: keys[match[0]], key) for key in STAGES[name]["params"]}
     # Keys and paths hold the data set's name; that alone re-runs a stage when it changes.
     assert declared - {"data.name"} == set(params.asked) - {"data.name"}
+
+
+def leaves(node, path):
+    """Paths to the values below one that are no mapping."""
+    return [leaf for key, child in node.items() for leaf in leaves(child, (*path, key))] if isinstance(node, dict) else [path]
+
+
+NAMED = {  # what `base.run` is called with by stages that do not say so themselves
+    **{name: (name, "jacobian") for name in ("attack", "geometry")},
+    **{name: (name, "baseline") for name in ("connectivity", "detect")},
+    **{f"train-{arm}": ("train", arm) for arm in (*ARMS, *PLUG_INS)},
+    "attack-reclassifier": ("attack", "reclassifier"),
+    "sweep": ("sweep", "jacobian-isometric-tuned"),
+}
+
+
+@each_stage
+def test_an_edit_of_any_number_that_a_stage_reads_is_noticed_while_it_runs(name, tmp_path, monkeypatch):
+    data = "cifar10" if name == "train-isometric-features" else "mnist"
+    params = Params.read(ROOT / "params.yaml")
+    tree = params.tree
+    tree["data"]["name"] = data
+    LOADERS[name](params)
+    asked = list(params.asked)
+    monkeypatch.setattr(Params, "read", classmethod(lambda cls: params))
+    monkeypatch.chdir(tmp_path)  # no code there, which is not what this is about
+
+    def seen():
+        return edits.state(*NAMED.get(name, (name, None)), "torus" if name == "toys" else data).settings
+
+    before, whole, missed = seen(), params.whole(data), []
+    for path in sorted({leaf for key in asked for leaf in leaves(*below(tree, key.split(".")))}):
+        *above, last = path
+        node = functools.reduce(dict.__getitem__, above, tree)
+        kept, node[last] = node[last], "another"
+        concerns = path[:3] == ("data", "sets", data) if path[0] == "data" else True
+        if path[0] in ("recipes", "defaults"):
+            concerns = params.whole(data) != whole
+        if concerns and seen() == before:
+            missed.append(".".join(path))
+        node[last] = kept
+    assert not missed
+
+
+def below(tree, keys):
+    """(value, path) that a list of keys leads to."""
+    return functools.reduce(dict.__getitem__, keys, tree), tuple(keys)
 
 
 def test_every_key_of_a_recipe_is_read_by_a_stage():
@@ -215,7 +273,9 @@ def test_compare_takes_every_arms_files_and_is_alone_in_metrics():
     assert published <= set(outs)
     for entry in STAGES["compare"]["outs"]:
         tracked = files_of([entry])[0].startswith("metrics/")
-        assert isinstance(entry, dict) == tracked and (not tracked or next(iter(entry.values())) == {"cache": False})
+        assert isinstance(entry, dict) == tracked and (
+            not tracked or next(iter(entry.values())) == {"cache": False, "persist": True}
+        )
     for name, stage in STAGES.items():
         if name not in ("compare", "toys"):
             written = files_of([*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from isorobust.common.statistics import mean_over_seeds
-
-ANY_NUMBER = (-np.inf, np.inf)
+from isorobust.common.statistics import ANY_NUMBER, over_seeds
 
 
 def auroc(negative: np.ndarray, positive: np.ndarray) -> float:
@@ -67,9 +65,3 @@ def contrasts(
         limits = {"real": (low, high), "adversarial": (low, high), "difference": (low - high, high - low), "auroc": (0.0, 1.0)}
         found[name] = {key: over_seeds(values, *limits.get(key, ANY_NUMBER), count) for key, values in row.items()}
     return found
-
-
-def over_seeds(values: np.ndarray | list[float], low: float, high: float, count: int) -> dict[str, float]:
-    """Mean of one number per seed as `{value, lo, hi, n}`, its interval clipped to [low, high]; `count` as n, each seed's."""
-    value, lo, hi = map(float, mean_over_seeds(np.asarray(values)))
-    return {"value": value, "lo": max(low, lo), "hi": min(high, hi), "n": count}

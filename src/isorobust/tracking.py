@@ -91,14 +91,17 @@ def sync(records: list[Record]) -> tuple[int, int, list[str]]:
         token = page.token
         if not token:
             break
-    missing = [record for record in records if record.key() not in known]
-    problems = []
-    for record in missing:
+    written, there, problems = 0, 0, []
+    for record in records:
         try:
-            _write(record, time.time(), restored=True)
+            if record.key() in known:
+                there += 1
+            else:
+                _write(record, time.time(), restored=True)
+                written += 1
         except UserError as error:  # a file that is damaged, a recipe that is gone: the others can be written
             problems.append(f"{record.name}: {error}")
-    return len(missing) - len(problems), len(records) - len(missing), problems
+    return written, there, problems
 
 
 def _client():
@@ -135,9 +138,12 @@ def _write(record: Record, started: float, restored: bool, start: Start | None =
     start = start or Start(settings(record.stage, record.arm, record.data, record.recipe), git_tags())
     chosen = [Param(key, value) for key, value in start.settings.items()]
     points = [Metric(key, value, now, 0) for key, value in _numbers(artifacts.read_json(record.metrics)).items()]
-    for row in artifacts.read_csv(record.curves) if record.curves else []:
-        step = int(row["epoch"])
-        points += [Metric(f"epoch/{k}", float(v), now, step) for k, v in row.items() if k != "epoch" and v]
+    try:
+        for row in artifacts.read_csv(record.curves) if record.curves else []:
+            step = int(row["epoch"])
+            points += [Metric(f"epoch/{k}", float(v), now, step) for k, v in row.items() if k != "epoch" and v]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{record.curves}: no table of numbers by epoch ({error}); run `dvc repro` again") from None
     client, experiment = _client()
     tags = {
         "mlflow.runName": record.name,
@@ -182,15 +188,16 @@ def settings(stage: str, arm: str | None, data: str, recipe: dict[str, Any] | No
     """
     params = Params.read()
     recipe = recipe or (params.get("toys", data) if stage == "toys" else params.whole(data))
+    plug_ins = params.get("reclassifiers")
     blocks = (
         recipe
         if stage == "toys"
-        else {"reclassifier": recipe.get("reclassifier"), "reclassifier-attack": recipe.get("reclassifier-attack")}
-        if arm in params.get("reclassifiers")
+        else {"base": plug_ins[arm], **{key: recipe.get(key) for key in ("reclassifier", "reclassifier-attack", "training")}}
+        if arm in plug_ins
         else {
             "download": {"data": params.get("data", "sets").get(data)},
-            "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | {"arm": recipe["arms"].get(arm)},
-            "sweep": {"sweep": recipe.get("sweep"), "arm": recipe["arms"].get(arm)},
+            "train": {key: recipe.get(key) for key in ("network", "training", "seeds")} | _blocks_of(arm, recipe["arms"]),
+            "sweep": {key: recipe.get(key) for key in ("sweep", "network", "training")} | _blocks_of(arm, recipe["arms"]),
             "attack": {"attack": recipe.get("attack")},
             "connectivity": {"connectivity": recipe.get("connectivity")},
             "detect": {"detection": recipe.get("detection")},
@@ -198,10 +205,17 @@ def settings(stage: str, arm: str | None, data: str, recipe: dict[str, Any] | No
             "geometry": {"geometry": recipe.get("geometry")},
             "train-hierarchy": {key: recipe.get(key) for key in ("hierarchy", "training", "seeds")},
             "attack-hierarchy": {"hierarchy-attack": recipe.get("hierarchy-attack")},
-            "compare": {"compare": recipe.get("compare")},
+            "compare": {key: recipe.get(key) for key in ("compare", "network", "training", "arms", "connectivity")}
+            | {"tables": {"arms": params.get("arms"), "reclassifiers": plug_ins}},
         }[stage]
     )
     return {_name(key): str(value)[:6000] for key, value in _flatten(blocks).items()}
+
+
+def _blocks_of(arm: str | None, arms: dict[str, Any]) -> dict[str, Any]:
+    """An arm's block, and of a twin that of the arm whose numbers it shares."""
+    base = arms[arm].get("twin_of") if isinstance(arms.get(arm), dict) else None
+    return {"arm": arms.get(arm), **({} if base is None else {"base": arms.get(base)})}
 
 
 def _numbers(tree: Any) -> dict[str, float]:

@@ -6,15 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from isorobust.attacks.perturb import Problem, compose, perturb
-
-
-@torch.no_grad()
-def predict(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
-    """Predicted classes `[N]` of images `[N, C, H, W]`, in fixed batches."""
-    return torch.cat([model(part).argmax(1) for part in images.split(batch)])
+from isorobust.networks.zoo import predict
 
 
 def judge(name: str, problem: Problem, attack: Any) -> dict[str, np.ndarray]:

@@ -1,7 +1,8 @@
-"""Making adversarial images. The only importer of torchattacks.
+"""Making adversarial images, on torchattacks where it has the attack.
 
-Every attack runs through `perturb`: whatever an attack does to the model, to the random state or
-outside the ball, callers see an unchanged model and images inside the ball and the box.
+Every attack inside a ball runs through `perturb`: whatever an attack does to the model, to the random
+state or outside the ball, callers see an unchanged model and images inside the ball and the box. The
+searches for the nearest image (`nearest`, attacks/minimal.py) have no ball; they leave the model as it was.
 """
 
 from __future__ import annotations

@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field, model_validator
 
-from isorobust.common.params import Grid, Settings
-
-Count = Annotated[int, Field(ge=1)]
+from isorobust.common.params import Count, Grid, Positive, Settings
 
 
 class _Attack(Settings):
@@ -19,7 +17,7 @@ class _Attack(Settings):
 
 
 class PaperFGSM(_Attack):
-    """One step along the gradient of the full training loss, as published."""
+    """One step along the gradient of cross-entropy and the isometric term; other regularisers are left out."""
 
     gradient_batch: Count = 100  # images whose joint loss is differentiated; batch must be a multiple
 
@@ -32,7 +30,7 @@ class PGD(_Attack):
     """Projected gradient ascent on cross-entropy from random starts."""
 
     steps: Count
-    step_size: Annotated[float, Field(gt=0)] = 2.5  # times eps / steps
+    step_size: Positive = 2.5  # times eps / steps
     restarts: Count = 1
 
 

@@ -1,11 +1,13 @@
-"""Add what ran here to the published results of the present data set: `python -m isorobust.commands.extend`.
+"""Add what ran here to the published results of the present data set: `python -m isorobust.commands.extend [--again]`.
 
+With `--again` nothing is added: tables and figures are made anew, after a change of how results are compared or drawn.
 For data sets whose runs take hours: train and attack new arms alone, and compare them, by verdicts per image, with the
 published ones. Arms and studies that did not run here stay as they are published, and provenance.json says which.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 from isorobust.commands import cli, provenance
 from isorobust.common import artifacts
 from isorobust.common.params import SKIP, Params, Several, check
-from isorobust.compare.results import ran
+from isorobust.compare.results import measured, ran
 from isorobust.errors import UserError
 from isorobust.schema import validate
 
@@ -70,7 +72,7 @@ def extended(record: dict[str, Any], now: dict[str, Any], tree: dict[str, Any], 
     Its recipe is the old one with the blocks of what ran here.
     """
     here = [arm for arm in tree["arms"] if ran(results, arm)]
-    studies = [study for study, (place, _) in STUDIES.items() if (results / place).exists()]
+    studies = [study for study, (place, _) in STUDIES.items() if measured(results / place)]
     kept = [arm for arm in tree["arms"] if arm not in here] + [s for s in STUDIES if tree[s] and s not in studies]
     older = record.get("carried", [])
     known = {name for group in older for name in group["kept"]}
@@ -90,7 +92,7 @@ def extended(record: dict[str, Any], now: dict[str, Any], tree: dict[str, Any], 
     return {**now, "recipe": recipe, "carried": carried}
 
 
-def extend() -> int:
+def extend(again: bool = False) -> int:
     params = Params.read()
     validate(params)
     data = params.get("data", "name")
@@ -98,8 +100,10 @@ def extend() -> int:
     if not (metrics / provenance.FILE).exists():
         raise UserError(f"{metrics / provenance.FILE}: no such file; only published results with a record can be added to")
     made = [path.stem for path in sorted((results / "attack").glob("*.json")) if not artifacts.read_json(path).get("skipped")]
-    made += [study for study, (place, _) in STUDIES.items() if (results / place).exists()]
-    if not made:
+    made += [study for study, (place, _) in STUDIES.items() if measured(results / place)]
+    if again:
+        results, made = results / "none", []  # where nothing ran
+    elif not made:
         raise UserError(
             f"{results}: no arm was attacked here, and no study run; run its stages first, as "
             "`dvc repro attack@NAME geometry@NAME`"
@@ -112,13 +116,21 @@ def extend() -> int:
         )
     for name in changed(record):
         print(f"{name} is not what the published results were made with; the record will say so")
-    print(f"{metrics}: adding {', '.join(made)}")
+    print(f"{metrics}: {'comparing anew what is published' if again else 'adding ' + ', '.join(made)}")
     done = subprocess.run([sys.executable, "-m", "stages.compare", *map(str, (results, metrics, metrics))])
+    if again:
+        shutil.rmtree(results, ignore_errors=True)  # figures that are not committed
     if done.returncode == 0:
         tree = artifacts.read_json(metrics / "compare.json")
         provenance.save(data, extended(record, now, tree, results))
     return done.returncode
 
 
+def main(argv: list[str]) -> int:
+    if argv not in ([], ["--again"]):
+        raise UserError(f"extend: found {' '.join(argv)}; allowed: nothing, or --again")
+    return extend(again=bool(argv))
+
+
 if __name__ == "__main__":
-    cli.run(extend)
+    cli.run(lambda: main(sys.argv[1:]))

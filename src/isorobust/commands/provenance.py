@@ -77,11 +77,11 @@ def here(params: Params, data: str) -> dict[str, Any]:
     """The record of what this checkout makes. Errors: UserError if the code is not committed."""
     from isorobust.common.runtime import describe, prepare
 
-    changed = _git("status", "--porcelain", "--untracked-files=all", "--", "src", "stages", "requirements*.txt")
+    changed = git("status", "--porcelain", "--untracked-files=all", "--", "src", "stages", "requirements*.txt")
     if changed:
         raise UserError(f"the code differs from the commit; commit it first, so that the record names it:\n{changed}")
     runtime = describe(prepare(params.get("device"), params.block(int, "threads")))
-    return {"commit": _git("rev-parse", "HEAD"), **recipe(params, data), "code": code_hashes(), "runtime": runtime}
+    return {"commit": git("rev-parse", "HEAD"), **recipe(params, data), "code": code_hashes(), "runtime": runtime}
 
 
 def save(data: str, record: dict[str, Any]) -> None:
@@ -118,11 +118,12 @@ def stale() -> int:
     return 1 if count else 0
 
 
-def _git(*words: str) -> str:
+def git(*words: str) -> str:
+    """What git answers. Errors: UserError where there is none, and with its message."""
     try:
         answer = subprocess.run(["git", *words], capture_output=True, text=True)
     except OSError as error:
-        raise UserError(f"git: {error.strerror}; the record needs it") from None
+        raise UserError(f"git: {error.strerror}; this needs git") from None
     if answer.returncode:
         raise UserError(f"git {' '.join(words)}: {answer.stderr.strip()}")
     return answer.stdout.strip()

@@ -47,10 +47,15 @@ def block(folder: Path) -> str:
             f"torch {runtime['torch']}, torchattacks {runtime['torchattacks']} ([provenance]({folder / FILE}))."
         )
         for group in record.get("carried", []):
-            code = f"made before changes in {', '.join(group['changed'])}" if group["changed"] else "made with the same code"
+            code = f"made before changes in {_few(group['changed'])}" if group["changed"] else "made with the same code"
             told += f" Carried over from the comparison by commit `{group['commit'][:12]}`, {code}: {', '.join(group['kept'])}."
         parts.append(told)
     return "\n\n".join(parts) + "\n"
+
+
+def _few(files: list[str]) -> str:
+    """Names of files, or of more than five how many they are: the record has them all."""
+    return ", ".join(files) if len(files) <= 5 else f"{len(files)} files"
 
 
 def _contents(report: Path) -> str:
@@ -110,6 +115,8 @@ def _counts(name: str, tree: dict) -> str:
 
 
 def main(argv: list[str]) -> int:
+    if not README.exists():
+        raise UserError(f"{README}: no such file; run from the folder that holds it")
     text = README.read_text(encoding="utf-8")
     new = filled(text)
     if "--check" in argv:

@@ -8,11 +8,13 @@ without one they are not known and no tags are made up.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from isorobust import tracking
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
+from isorobust.errors import UserError
 from isorobust.toys.settings import Toys
 
 
@@ -21,12 +23,12 @@ def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tr
     found = []
     for folder in sorted(path.parent for path in metrics.glob("*/compare.json")):
         data, made = folder.name, results / folder.name
-        known = artifacts.read_json(folder / FILE) if (folder / FILE).exists() else {}
+        known = _readable(folder / FILE)
         own = {"facts": known.get("runtime", {}), "recipe": known.get("recipe")}
         for stage in ("train", "sweep", "attack", "geometry", "connectivity", "detect"):
             place = made if stage == "sweep" else folder  # compare.json holds what the sweeps chose
             for path in sorted((place / stage).glob("*.json")):
-                if not artifacts.read_json(path).get("skipped"):
+                if not _skipped(path):
                     curves = _there(made / stage / f"{path.stem}.csv") if stage == "train" else ()
                     extra = _there(made / stage / f"{path.stem}{'.csv' if stage == 'sweep' else '-ablation.csv'}")
                     found.append(tracking.Record(stage, path.stem, data, path, *(curves or [None]), extra, **own))
@@ -36,12 +38,25 @@ def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tr
             ("attack-hierarchy", folder / "hierarchy.json", ()),
             ("percolation", folder / "percolation.json", ()),
         ):
-            if path.exists() and not artifacts.read_json(path).get("skipped"):
+            if path.exists() and not _skipped(path):
                 found.append(tracking.Record(stage, None, data, path, *(curves or [None]), **own))
-        extra = _there(folder / "compare.json", folder / "report.md")
-        found.append(tracking.Record("compare", None, data, folder / "summary.json", extra=extra, **own))
+        for path in _there(folder / "summary.json"):
+            extra = _there(folder / "compare.json", folder / "report.md", *sorted(folder.glob("*.png")))
+            found.append(tracking.Record("compare", None, data, path, extra=extra, **own))
     toys = (path for path in sorted(metrics.glob("*/summary.json")) if path.parent.name in Toys.model_fields)
     return found + [tracking.Record("toys", None, path.parent.name, path) for path in toys]
+
+
+def _readable(path: Path) -> dict[str, Any]:
+    """A JSON file's content, nothing where there is none. What is damaged is told by who writes the run, not here."""
+    try:
+        return artifacts.read_json(path) if path.exists() else {}
+    except UserError:
+        return {}
+
+
+def _skipped(path: Path) -> bool:
+    return bool(_readable(path).get("skipped"))
 
 
 def _there(*paths: Path) -> tuple[Path, ...]:

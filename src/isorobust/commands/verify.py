@@ -8,12 +8,11 @@ are refused, since they would be compared with themselves.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
 
-from isorobust.commands import cli
+from isorobust.commands import cli, provenance
 from isorobust.common import artifacts
 from isorobust.common.params import Params
 from isorobust.errors import UserError
@@ -43,17 +42,14 @@ def compare(committed: Any, regenerated: Any) -> list[tuple[str, dict[str, float
 def main(argv: list[str]) -> int:
     data = argv[0] if argv else Params.read().get("data", "name")
     file = cli.made_here(data)
-    shown = subprocess.run(["git", "show", f"HEAD:{file}"], capture_output=True, text=True)
-    if shown.returncode:
-        raise UserError(f"{file}: not committed, so there is nothing to compare with ({shown.stderr.strip()})")
-    rows = compare(json.loads(shown.stdout), artifacts.read_json(file))
+    rows = compare(json.loads(provenance.git("show", f"HEAD:{file}")), artifacts.read_json(file))
     if not rows:
         raise UserError(f"{file}: the committed file holds no estimates")
-    for path, old, value, inside in rows:
+    outside = [row for row in rows if not row[-1]]
+    for path, old, value, _ in outside:
         told = "gone" if value is None else f"{value:.4f}"
-        print(f"{'ok     ' if inside else 'OUTSIDE'} {told:>8} in [{old['lo']:.4f}, {old['hi']:.4f}]  {path}")
-    outside = sum(not inside for *_, inside in rows)
-    print(f"{data}: {len(rows) - outside} of {len(rows)} numbers lie in their committed interval")
+        print(f"outside: {told:>8}, committed [{old['lo']:.4f}, {old['hi']:.4f}]  {path}")
+    print(f"{data}: {len(rows) - len(outside)} of {len(rows)} numbers lie in their committed interval")
     return 1 if outside else 0
 
 

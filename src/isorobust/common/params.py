@@ -15,11 +15,23 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Tag, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from isorobust.errors import UserError, choose
 
 T = TypeVar("T")
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
 LONGEST = 10_000  # range of whole numbers
 SKIP = "skip"  # what a recipe does not use: an arm, a measurement, an attack
 Where = str | Callable[[list[str]], str]  # the name of a block, or from the path of a value below it to the value's name
@@ -83,7 +95,10 @@ class Params:
         return cls(tree, Path(path).name)
 
     def get(self, *keys: str) -> Any:
-        """The raw value at a path of keys (a key may hold dots: data-set names do)."""
+        """The raw value at a path of keys (a key may hold dots: data-set names do).
+
+        Errors: UserError for a key that is not there, with those that are, and for keys below what is no mapping.
+        """
         self.asked.append(".".join(keys))
         node: Any = self.tree
         for depth, key in enumerate(keys):
@@ -94,7 +109,10 @@ class Params:
         return node
 
     def block(self, kind: type[T], *keys: str) -> T:
-        """The value at a path of keys, checked against a type (a Settings class, list[int], ...)."""
+        """The value at a path of keys, checked against a type (a Settings class, list[int], ...).
+
+        Errors: UserError as of `get`, and for a value that does not fit, with what is allowed.
+        """
         return check(kind, self.get(*keys), f"{self.name}: {'.'.join(keys)}")
 
     def recipe(self, kind: type[T], data: str, block: str) -> T:

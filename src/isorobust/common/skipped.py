@@ -14,24 +14,29 @@ from isorobust.errors import UserError
 MARK = {"skipped": True}
 
 
+def _mark(metrics: Path) -> None:
+    artifacts.write_json(metrics, MARK)
+    print(f"{metrics.stem}: the recipe does not use it (`skip`); nothing was run", flush=True)
+
+
 def write_trained(model: Path, metrics: Path, curves: Path) -> None:
     artifacts.write_bytes(model, serialize({}, {"spec": artifacts.canonical(MARK)}))
-    artifacts.write_json(metrics, MARK)
+    _mark(metrics)
     artifacts.write_csv(curves, ["epoch"], [])
 
 
 def write_swept(metrics: Path, table: Path) -> None:
-    artifacts.write_json(metrics, MARK)
+    _mark(metrics)
     artifacts.write_csv(table, ["val_clean", "val_pgd", "chosen"], [])
 
 
 def write_attacked(metrics: Path, verdicts: Path) -> None:
-    artifacts.write_json(metrics, MARK)
+    _mark(metrics)
     artifacts.write_npz(verdicts, {"skipped": np.array(True)})
 
 
 def write_measured(metrics: Path, arrays: Path) -> None:
-    artifacts.write_json(metrics, MARK)
+    _mark(metrics)
     artifacts.write_npz(arrays, {"skipped": np.array(True)})
 
 

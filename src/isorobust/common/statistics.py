@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 LEVEL = 0.95
+ANY_NUMBER = (-np.inf, np.inf)
 
 
 class Estimate(NamedTuple):
@@ -111,6 +112,12 @@ def mean_over_seeds(values: np.ndarray, level: float = LEVEL) -> tuple[float, fl
 def interval_over_seeds(values: np.ndarray, level: float = LEVEL) -> dict[str, float]:
     """`mean_over_seeds` as the `{value, lo, hi}` of result files."""
     return dict(zip(("value", "lo", "hi"), mean_over_seeds(values, level)))
+
+
+def over_seeds(values: np.ndarray | list[float], low: float, high: float, count: int) -> dict[str, float | int]:
+    """`mean_over_seeds` as `{value, lo, hi, n}`, its interval clipped to [low, high]; `count` as n, the samples of each seed."""
+    value, lo, hi = mean_over_seeds(np.asarray(values))
+    return Estimate(value, max(low, lo), min(high, hi), count).as_dict()
 
 
 def _quantile(level: float, freedom: float) -> float:

@@ -10,10 +10,10 @@ import numpy as np
 from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
+from isorobust.common.statistics import ANY_NUMBER, over_seeds
 from isorobust.compare.cells import interval, markdown, percent, points
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
-from isorobust.ranking import ANY_NUMBER, over_seeds
 
 CONTROL = "between-classes"
 FEATURES = {
@@ -233,7 +233,7 @@ def _percolation(axis, arm: str, numbers: dict[str, Any], rounds: int) -> None:
             values = np.array([[share[str(done)][k] for k in ("value", "lo", "hi")] for share in one["low"].values()])
             axis.plot(thresholds, values[:, 0], style, color=COLORS[kind], label=kind if done == 0 else None, linewidth=1.2)
             axis.fill_between(thresholds, values[:, 1], values[:, 2], color=COLORS[kind], alpha=0.1, linewidth=0)
-    axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="threshold", ylabel="share with loss at most that")
+    axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="threshold", ylabel="share of paths with loss at most this")
     axis.set_title(f"{arm} (dashed: after {rounds} rounds)", fontsize=9)
     axis.legend(frameon=False, fontsize=7)
 

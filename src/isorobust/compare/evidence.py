@@ -17,7 +17,7 @@ CONNECTIVITY = "Input-space mode connectivity (arXiv 2409.05800)"
 KEEPS, EXCEPT_NEAR = "The term keeps distances inside classes", "The map is isometric except near decision boundaries"
 STRAIGHT = "straight path"
 FAILED = "†"  # beside a verdict: see `failures`
-NEARNESS = "rank correlation of distortion with nearness to the boundary, which is that with distance, its sign turned"
+NEARNESS = "rank correlation of distortion with nearness to the boundary (that with distance, sign turned)"
 
 
 class Row(NamedTuple):
@@ -104,7 +104,7 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
         return []
     ours, plain = (found[name]["distances"]["correlation"] for name in (arm, reference))
     apart = verdict(ours["lo"] - plain["hi"], ours["hi"] - plain["lo"])
-    near = found[arm]["boundary"]["correlation"]
+    near, elsewhere = (interval(_turned(found[name]["boundary"]["correlation"]), "+.2f") for name in (arm, reference))
     return [
         Row(
             ISOMETRIC,
@@ -117,10 +117,10 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
         Row(
             ISOMETRIC,
             EXCEPT_NEAR,
-            f"{arm}: {NEARNESS}",
+            f"{NEARNESS}, of {arm} (which decides); of {reference}",
             "",
             data,
-            f"{interval(_turned(near), '+.2f')} **{found[arm]['boundary']['verdict']}**{_mark(tree, arm)}",
+            f"{near}; {elsewhere} **{found[arm]['boundary']['verdict']}**{_mark(tree, arm, reference)}",
         ),
     ]
 

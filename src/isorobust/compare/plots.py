@@ -8,44 +8,76 @@ import numpy as np
 
 from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, named
 from isorobust.compare.results import ArmResults
-from isorobust.compare.styles import OFFSET, SPREAD, STRIP, styles
+from isorobust.compare.styles import styles
 from isorobust.drawing import Figure, plt
+
+MOST_BANDS = 6  # more hide each other; the tables have all intervals
+RADIUS_MARKERS = ("o", "s", "^", "D", "v", "P")  # of the worst case, from the smallest radius on
 
 
 def robust_accuracy(tree: dict[str, Any]) -> Figure:
-    """Accuracy against eps with 95 % bands, a row per norm: the paper's FGSM; the strongest attack and worst-case bars."""
+    """A row per norm: accuracy against eps under the paper's FGSM and the strongest attack; an arm's worst case per row."""
     norms = [norm for norm in NORM_TITLES if any(norm in arm["robust"] for arm in tree["arms"].values())]
     attacks = [attack for attack in ("paper-fgsm", "strongest") if any(_ran(tree, norm, attack) for norm in norms)]
-    size = (4.7 * len(attacks) + 2.4, 3.7 * len(norms) + 0.5)
-    shared = {"sharex": "row", "sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, axes = plt.subplots(len(norms), len(attacks), figsize=size, **shared)
-    style = styles(tree["arms"])
-    for axis, (norm, attack) in zip(axes.flat, [(norm, attack) for norm in norms for attack in attacks]):
-        radii = sorted({float(eps) for numbers in tree["arms"].values() for eps in numbers["robust"].get(norm, {})})
-        for arm, numbers in tree["arms"].items():
-            points = [(float(eps), found[attack]) for eps, found in numbers["robust"].get(norm, {}).items() if attack in found]
-            eps = [e for e, _ in points]
-            low, mid, high = ([100 * p[k] for _, p in points] for k in ("lo", "value", "hi"))
-            axis.plot(eps, mid, markersize=3.5, linewidth=1.3, label=_broken(named(tree, arm)), **style[arm])
-            if len(tree["arms"]) <= 6:  # more bands hide each other; the tables have all intervals
-                axis.fill_between(eps, low, high, color=style[arm]["color"], alpha=0.15, linewidth=0)
-        axis.axhline(0, color="0.85", zorder=0, linewidth=0.8)
-        axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", ylim=(-3, 103))
-        axis.set_title(_title(tree, norm, attack), fontsize=10)
-        if len(radii) <= 4:  # too short a range for powers of ten
-            axis.set_xticks(radii, [f"{e:g}" for e in radii])
-            axis.set_xticks([], minor=True)
-        if attack == "strongest":
-            _worst_case_bars(axis, tree, norm, style)
-    for row in axes:
+    worst = any(_ran(tree, norm, "worst-case") for norm in norms)
+    columns, tall = len(attacks) + worst, max(3.7, 0.24 * len(tree["arms"]) + 1.2)
+    size = (4.4 * columns + 2.4 + worst, tall * len(norms) + 0.5)
+    figure, axes = plt.subplots(len(norms), columns, figsize=size, squeeze=False, layout="constrained")
+    style, bands = styles(tree["arms"]), len(tree["arms"]) <= MOST_BANDS
+    for norm, row in zip(norms, axes):
+        for attack, axis in zip(attacks, row):
+            axis.sharex(row[0])
+            _against_eps(axis, tree, norm, attack, style, bands)
+        if worst:
+            _worst_cases(row[-1], tree, norm, style)
         row[0].set_ylabel("robust accuracy (%)")
     handles, labels = axes[0][0].get_legend_handles_labels()
-    if any(_ran(tree, norm, "worst-case") for norm in norms):
-        handles.append(plt.Rectangle((0, 0), 1, 1, color=STRIP))
-        labels.append("worst case: bars\nof the same radius")
     figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=4)
-    figure.suptitle(f"{tree['data']}: robust accuracy, 95 % intervals over seeds and images")
+    told = "" if bands else "; those of the lines stand in the tables"
+    figure.suptitle(f"{tree['data']}: robust accuracy, 95 % intervals over seeds and images{told}")
     return figure
+
+
+def _against_eps(axis, tree: dict[str, Any], norm: str, attack: str, style: dict[str, dict[str, Any]], bands: bool) -> None:
+    radii = sorted({float(eps) for numbers in tree["arms"].values() for eps in numbers["robust"].get(norm, {})})
+    for arm, numbers in tree["arms"].items():
+        points = [(float(eps), found[attack]) for eps, found in numbers["robust"].get(norm, {}).items() if attack in found]
+        eps = [e for e, _ in points]
+        low, mid, high = ([100 * p[k] for _, p in points] for k in ("lo", "value", "hi"))
+        axis.plot(eps, mid, markersize=3.5, linewidth=1.3, label=_broken(named(tree, arm)), **style[arm])
+        if bands:
+            axis.fill_between(eps, low, high, color=style[arm]["color"], alpha=0.15, linewidth=0)
+    axis.axhline(0, color="0.85", zorder=0, linewidth=0.8)
+    axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", ylim=(-3, 103))
+    axis.set_title("strongest attack run" if attack == "strongest" else ATTACK_TITLES[attack], fontsize=10)
+    if len(radii) <= 4:  # too short a range for powers of ten
+        axis.set_xticks(radii, [f"{e:g}" for e in radii])
+        axis.set_xticks([], minor=True)
+
+
+def _worst_cases(axis, tree: dict[str, Any], norm: str, style: dict[str, dict[str, Any]]) -> None:
+    """A row per arm, a marker per radius; nothing for a norm without a worst case."""
+    if not _ran(tree, norm, "worst-case"):
+        axis.set_axis_off()
+        return
+    found = {arm: numbers["robust"].get(norm, {}) for arm, numbers in tree["arms"].items()}
+    ran = [arm for arm, by_eps in found.items() if any("worst-case" in attacks for attacks in by_eps.values())]
+    radii = sorted({eps for arm in ran for eps, attacks in found[arm].items() if "worst-case" in attacks}, key=float)
+    for place, arm in enumerate(ran):
+        for marker, eps in zip(RADIUS_MARKERS, radii):
+            if (p := found[arm].get(eps, {}).get("worst-case")) is not None:
+                error = [[100 * (p["value"] - p["lo"])], [100 * (p["hi"] - p["value"])]]
+                axis.errorbar(100 * p["value"], place, xerr=error, fmt=marker, color=style[arm]["color"], markersize=5, capsize=2)
+    for marker, eps in zip(RADIUS_MARKERS, radii):
+        axis.plot([], [], marker, color="0.3", label=f"{NORM_TITLES[norm]} {eps}")
+    axis.set_yticks(range(len(ran)), [arm if named(tree, arm) == arm else f"{arm} †" for arm in ran], fontsize=8)
+    for text, arm in zip(axis.get_yticklabels(), ran):
+        text.set_color(style[arm]["color"])
+    axis.set(xlabel="robust accuracy (%)", xlim=(-3, 103), ylim=(len(ran) - 0.5, -0.5))
+    axis.grid(axis="both", color="0.92")
+    axis.set_axisbelow(True)
+    axis.set_title("worst case", fontsize=10)
+    axis.legend(frameon=False, fontsize=8, ncols=len(radii), loc="upper center", bbox_to_anchor=(0.5, -0.14), handletextpad=0.1)
 
 
 def complementarity(tree: dict[str, Any], entries: list[dict[str, Any]]) -> Figure:
@@ -110,33 +142,8 @@ def _broken(name: str) -> str:
     return name.replace(" (", "\n(").replace(", ", ",\n")
 
 
-def _title(tree: dict[str, Any], norm: str, attack: str) -> str:
-    if attack != "strongest":
-        return ATTACK_TITLES[attack]
-    return "strongest attack run" + (" (line), worst case (bars)" if _ran(tree, norm, "worst-case") else "")
-
-
 def _ran(tree: dict[str, Any], norm: str, attack: str) -> bool:
     return any(attack in found for arm in tree["arms"].values() for found in arm["robust"].get(norm, {}).values())
-
-
-def _worst_case_bars(axis, tree: dict[str, Any], norm: str, style: dict[str, dict[str, Any]]) -> None:
-    """At every radius, a grey strip, the arms side by side in their order: an arm and its twin often coincide."""
-    found = {arm: numbers["robust"].get(norm, {}) for arm, numbers in tree["arms"].items()}
-    ran = [arm for arm, by_eps in found.items() if any("worst-case" in attacks for attacks in by_eps.values())]
-    step = min(OFFSET, SPREAD / max(len(ran) - 1, 1))
-    left, right = axis.get_xlim()
-    margin = (right / left) ** (step * len(ran) / 2 + 0.004)
-    for eps in sorted({float(e) for by_eps in found.values() for e, attacks in by_eps.items() if "worst-case" in attacks}):
-        axis.axvspan(eps / margin, eps * margin, color=STRIP, zorder=0, linewidth=0)
-    for place, arm in enumerate(ran):
-        aside = (right / left) ** (step * (place - (len(ran) - 1) / 2))  # the axis is logarithmic
-        for eps, attacks in found[arm].items():
-            if (p := attacks.get("worst-case")) is not None:
-                error = [[100 * (p["value"] - p["lo"])], [100 * (p["hi"] - p["value"])]]
-                look = {**style[arm], "linestyle": "none", "markersize": 4.5, "capsize": 2, "elinewidth": 1.2, "zorder": 3}
-                drawn = axis.errorbar(float(eps) * aside, 100 * p["value"], error, **look)
-                drawn[2][0].set_linestyle(style[arm]["linestyle"])
 
 
 def training_curves(results: list[ArmResults]) -> Figure:

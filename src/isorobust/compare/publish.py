@@ -18,11 +18,13 @@ from isorobust.compare.report import (
     ROBUST_FIGURE,
     report,
 )
-from isorobust.compare.results import CURVES, ArmResults, ran, read, read_reclassifiers, read_sweeps, verdict_bytes
+from isorobust.compare.results import CURVES, ArmResults, measured, ran, read, read_reclassifiers, read_sweeps, verdict_bytes
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.drawing import png
 from isorobust.objectives.settings import twin_of
+
+FOLDERS = ("train", "attack", "geometry", "connectivity", "detect")  # under metrics/<data>, of which `compare` writes all
 
 
 def publish(
@@ -82,6 +84,10 @@ def publish(
     files[metrics_dir / "compare.json"] = artifacts.json_bytes(tree)
     for path, content in files.items():
         artifacts.write_bytes(path, content)
+    if not before:
+        for folder in FOLDERS:  # DVC leaves what was there, so that a mistake in params.yaml costs no results
+            for path in set((metrics_dir / folder).glob("*")) - files.keys():
+                path.unlink()
     return tree
 
 
@@ -101,7 +107,7 @@ def _with_published(part: str, order: list[str], found: dict[str, Any], before: 
 def _hierarchy(tree: dict[str, Any], results_dir: Path, metrics_dir: Path, before: dict[str, Any] | None) -> dict[Path, bytes]:
     """Puts the numbers on hierarchies into the tree; gives the file. As in the next two: what did not run here, as published."""
     path = results_dir / "hierarchy" / "attack.json"
-    if before and not path.exists():
+    if before and not measured(path):
         tree["hierarchy"] = before["hierarchy"]
         return {}
     found = artifacts.read_json(path)
@@ -119,7 +125,7 @@ def _connectivity(
 ) -> dict[Path, bytes]:
     """Puts the numbers on paths into the tree; gives the files."""
     files: dict[Path, bytes] = {}
-    if before and not (results_dir / "connectivity").exists():
+    if before and not measured(results_dir / "connectivity"):
         tree["connectivity"] = before["connectivity"]
     else:
         found = {} if paths is None else connectivity.read(results_dir, paths.arms)
@@ -127,7 +133,7 @@ def _connectivity(
         files[metrics_dir / CONNECTIVITY_FIGURE] = png(connectivity.figure(found, tree["connectivity"], tree["data"]))
         files |= _copies(results_dir, metrics_dir, "connectivity")
     sizes = results_dir / "percolation.json"
-    if before and not sizes.exists():
+    if before and not measured(sizes):
         tree["percolation"] = before["percolation"]
     else:
         tree["percolation"] = percolation.tree(artifacts.read_json(sizes), paths)
@@ -140,7 +146,7 @@ def _detection(
     tree: dict[str, Any], results_dir: Path, metrics_dir: Path, reference: str, before: dict[str, Any] | None
 ) -> dict[Path, bytes]:
     """Puts the numbers on detection into the tree; gives the files."""
-    if before and not (results_dir / "detect").exists():
+    if before and not measured(results_dir / "detect"):
         tree["detection"] = before["detection"]
         return {}
     found = detection.read(results_dir, MEASURED)

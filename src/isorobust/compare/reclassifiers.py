@@ -28,8 +28,8 @@ COLUMNS = {  # path in that JSON -> title
     "soft": "soft surrogate",
     "ste": "the model itself",
 }
-
 ENDS = {"value": "", "lo": "_lo", "hi": "_hi"}  # of the ablation's columns
+HEADS = {"fc": "fc", "l2": "ema"}  # head -> the mode in which it alone decides
 
 
 def read(results: Path, used: list[ArmResults]) -> dict[str, dict[str, Any]]:
@@ -142,48 +142,50 @@ def _attacks(axis, attacked: dict[str, Any], norm: str, eps: str) -> None:
     bars = {title: attacked["surrogates"][mode][norm][eps] for mode, title in COLUMNS.items()}
     named = {"mixed surrogates": "msa", "and adaptive": "adaptive", "base, worst case": "base"}
     bars |= {title: attacked[key][norm][eps] for title, key in named.items()}
-    values = np.array([[e["value"], e["lo"], e["hi"]] for e in bars.values()])
-    places = np.arange(len(bars))[::-1]
-    colors = ["0.7"] * len(COLUMNS) + ["C3", "C1", "C0"]
-    axis.barh(places, values[:, 0], color=colors, height=0.7)
-    spread = np.abs(values[:, 1:] - values[:, :1]).T
-    axis.errorbar(values[:, 0], places, xerr=spread, fmt="none", ecolor="black", elinewidth=0.9, capsize=2)
-    axis.set(yticks=places, yticklabels=list(bars), xlabel="accuracy under the attack", xlim=(0, 1))
+    colors = ["0.5"] * len(COLUMNS) + ["C3", "C1", "C0"]
+    places = range(len(bars) - 1, -1, -1)
+    for place, e, color in zip(places, bars.values(), colors):
+        error = [[100 * (e["value"] - e["lo"])], [100 * (e["hi"] - e["value"])]]
+        axis.errorbar(100 * e["value"], place, xerr=error, fmt="o", color=color, capsize=3)
+    axis.set(yticks=places, yticklabels=list(bars), xlabel="accuracy under the attack (%)", ylim=(-0.6, len(bars) - 0.4))
+    axis.grid(axis="x", color="0.92")
+    axis.margins(x=0.1)
 
 
 def _sizes(axis, batch: dict[str, Any]) -> None:
     sizes = [int(size) for size in batch["size"]]
     for what, color in (("clean", "C0"), ("pgd", "C3")):
-        values = np.array([[batch["size"][str(size)][what][k] for k in ("value", "lo", "hi")] for size in sizes])
+        values = 100 * np.array([[batch["size"][str(size)][what][k] for k in ("value", "lo", "hi")] for size in sizes])
         axis.plot(sizes, values[:, 0], "o-", color=color, label="clean" if what == "clean" else "PGD")
         axis.fill_between(sizes, values[:, 1], values[:, 2], color=color, alpha=0.15, linewidth=0)
-        axis.axhline(batch["frozen"][what]["value"], color=color, linestyle="--", linewidth=0.9)
-        axis.axhline(batch["mix"]["one-class"][what]["value"], color=color, linestyle=":", linewidth=1.2)
-    axis.set(xscale="log", xlabel="batch size (dashed: frozen; dotted: one class)", ylabel="accuracy", ylim=(0, 1.02))
+        axis.axhline(100 * batch["frozen"][what]["value"], color=color, linestyle="--", linewidth=0.9)
+        axis.axhline(100 * batch["mix"]["one-class"][what]["value"], color=color, linestyle=":", linewidth=1.2)
+    axis.set(xscale="log", xlabel="batch size (dashed: frozen; dotted: one class)", ylabel="accuracy (%)", ylim=(0, 102))
     axis.legend(frameon=False, fontsize=8)
 
 
 def _heads(axis, attacked: dict[str, Any], norm: str, eps: str) -> None:
-    """Both heads of the plug-in's networks: sensitivity as it is (filled) and per unit of margin (hollow) against accuracy
-    under the head's own worst case; each scaled to the FC head's, which has other units."""
-    heads = {"fc": ("FC head", "C0", "fc"), "l2": ("l2 head, frozen", "C1", "ema")}
-    for measure, fill, what in (("worst", "full", "as it is"), ("per-margin", "none", "per margin")):
-        unit = attacked["sensitivity"]["fc"][measure]["value"]
-        for head, (title, color, mode) in heads.items():
-            across = {key: value / unit for key, value in attacked["sensitivity"][head][measure].items()}
-            robust = attacked["surrogates"][mode][norm][eps]
-            axis.errorbar(
-                across["value"],
-                robust["value"],
-                xerr=[[across["value"] - across["lo"]], [across["hi"] - across["value"]]],
-                yerr=[[robust["value"] - robust["lo"]], [robust["hi"] - robust["value"]]],
-                fmt="o",
-                fillstyle=fill,
-                color=color,
-                label=f"{title}, {what}",
-                capsize=2,
-            )
-    axis.set(
-        xlabel="largest change of logits per unit\nof features (FC head = 1)", ylabel="accuracy, own worst case", ylim=(0, 1.02)
-    )
+    """Both heads of the plug-in's networks: sensitivity against accuracy under the head's own worst case. That of the l2 head
+    as it is (filled) and per unit of margin (hollow), in multiples of the FC head's, which has other units."""
+    unit = attacked["sensitivity"]["fc"]
+    for head, measure, fill, color, label in (
+        ("fc", "worst", "full", "C0", "FC head, both"),
+        ("l2", "worst", "full", "C1", "l2 head, frozen, as it is"),
+        ("l2", "per-margin", "none", "C1", "l2 head, frozen, per margin"),
+    ):
+        across = {key: value / unit[measure]["value"] for key, value in attacked["sensitivity"][head][measure].items()}
+        robust = {key: 100 * value for key, value in attacked["surrogates"][HEADS[head]][norm][eps].items()}
+        axis.errorbar(
+            across["value"],
+            robust["value"],
+            xerr=[[across["value"] - across["lo"]], [across["hi"] - across["value"]]],
+            yerr=[[robust["value"] - robust["lo"]], [robust["hi"] - robust["value"]]],
+            fmt="o",
+            fillstyle=fill,
+            color=color,
+            label=label,
+            capsize=2,
+        )
+    across = "largest change of logits per unit\nof features (FC head = 1)"
+    axis.set(xlabel=across, ylabel="accuracy, own worst case (%)", ylim=(0, 102))
     axis.legend(frameon=False, fontsize=8)

@@ -113,8 +113,9 @@ def report(tree: dict[str, Any]) -> str:
         "and is undecided otherwise. Intervals are not corrected for the number of rows; the primary endpoint was named before.",
         "## What the isometric term adds",
         tables.factorial_table(tree),
-        "*Smallest visible*: half the width of the difference's interval, in points: a true difference smaller than about this "
-        "would not have been seen. Twins whose base's own numbers were tuned too, and other balls, are in the tables before.",
+        "*Smallest visible*: half the width of the difference's interval, in points: a true difference smaller than "
+        "this is missed more often than seen. Twins whose base's own numbers were tuned too, and other balls, are in the "
+        "tables before.",
         *(["Chosen by the sweep:", "\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []),
         _figure("Accuracy with and without the isometric term", FACTORIAL_FIGURE),
         *_geometry(tree),

@@ -69,6 +69,12 @@ def ran(results: Path, arm: str) -> bool:
     return (results / "attack" / f"{arm}.json").exists()
 
 
+def measured(place: Path) -> bool:
+    """Whether a study's file, or one in its folder, was written here, and not because the recipe skips it."""
+    files = sorted(place.glob("*.json")) if place.is_dir() else [place] * place.exists()
+    return any(not artifacts.read_json(path).get("skipped") for path in files)
+
+
 def _published(folder: Path, arm: str, parts: tuple[str, ...]) -> list[ArmResults]:
     """The arm as `compare` published it; none if it was skipped or is not among what was published."""
     if not (folder / "attack" / f"{arm}.json").exists():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from isorobust.compare.cells import NORM_TITLES, markdown, named, percent
+from isorobust.compare.cells import NORM_TITLES, interval, markdown, named, percent
 
 FLAT = "baseline"  # the arm that hierarchies are held against
 
@@ -21,11 +21,8 @@ def geometry_table(tree: dict[str, Any]) -> str:
             numbers["neighbours"]["overlap"],
             boundary["correlation"],
         ]
-        steepest, *cells = (
-            f"{e['value']:.{digits}f} [{e['lo']:.{digits}f}, {e['hi']:.{digits}f}]"
-            for e, digits in ((numbers["jacobian"]["largest"], 1), *((e, 2) for e in estimates))
-        )
-        rows.append([named(tree, arm), *cells[:-1], steepest, cells[-1], boundary["verdict"]])
+        *cells, last = map(interval, estimates)
+        rows.append([named(tree, arm), *cells, interval(numbers["jacobian"]["largest"], ".1f"), last, boundary["verdict"]])
     header = [
         "arm",
         "distance correlation",
@@ -85,8 +82,7 @@ def _nearer(mistakes: dict[str, Any], digits: int) -> list[str]:
     means = [f"{mistakes[who]['value']:.{digits}f}" if mistakes.get(who) else "" for who in ("hierarchical", "flat")]
     if (near := mistakes.get("nearer")) is None:
         return [*means, "", ""]
-    value, low, high = (f"{near[key]:+.{digits}f}" for key in ("value", "lo", "hi"))
-    return [*means, f"{value} [{low}, {high}]", near["verdict"]]
+    return [*means, interval(near, f"+.{digits}f"), near["verdict"]]
 
 
 def toy_table(summary: dict[str, Any]) -> str:

@@ -21,8 +21,6 @@ VARIANTS = {  # what a name adds to its regulariser -> line and marker, hollow f
     "isometric-tuned": ((0, (5, 1, 1, 1)), "*"),
 }
 SPARE_VARIANTS = ((":", "P"), ("-.", "h"), ("--", "X"))
-STRIP = "0.92"  # behind bars that are drawn side by side and belong to one radius
-OFFSET, SPREAD = 0.016, 0.12  # shares of a panel's width: between neighbouring bars at one radius, and at most in all
 
 
 def styles(arms: Iterable[str]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from isorobust.common.params import check
 from isorobust.common.runtime import derive_seed
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
-from isorobust.networks.zoo import build
+from isorobust.networks.zoo import build, predict
 
 
 def networks(checkpoint: Checkpoint, seeds: int | None, trained: bool) -> list[tuple[int, nn.Module]]:
@@ -26,10 +26,4 @@ def networks(checkpoint: Checkpoint, seeds: int | None, trained: bool) -> list[t
 @torch.no_grad()
 def recognised(model: nn.Module, images: Tensor, labels: Tensor) -> np.ndarray:
     """Positions of the images that the model gets right."""
-    return (predicted(model, images) == labels).nonzero().flatten().cpu().numpy()
-
-
-@torch.no_grad()
-def predicted(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
-    """Classes `[N]`."""
-    return torch.cat([model(part).argmax(1) for part in images.split(batch)])
+    return (predict(model, images) == labels).nonzero().flatten().cpu().numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -33,10 +34,15 @@ def chosen_tuples(labels: np.ndarray, right: np.ndarray, classes: str, count: in
 
     classes: "s" for a sample of the same class as the first, "o" for one of another class, as in "ss", "so", "sso".
     Tuples are drawn from all samples and those with a sample that is not `right` `[N]` are passed over, so that
-    from the same `stream` networks that get much the same right are given much the same tuples. Errors:
-    ValueError where `TRIES` times `count` draws do not give enough.
+    from the same `stream` networks that get much the same right are given much the same tuples. A tuple may be
+    drawn twice. Errors: ValueError for more than there are, and where `TRIES` times `count` draws do not give enough.
     """
     groups = {k: np.flatnonzero(labels == k) for k in np.unique(labels)}
+    alike, whole = classes.count("s"), int(right.sum())
+    sizes = [int(right[group].sum()) for group in groups.values()]
+    there = sum(math.comb(size, alike) * (whole - size) ** (len(classes) - alike) for size in sizes)
+    if there < count:
+        raise ValueError(f"{count} different tuples of right samples needed, there are {there}")
     others = {k: np.flatnonzero(labels != k) for k in groups}
     large = [k for k, group in groups.items() if len(group) >= classes.count("s")]
     found: list[np.ndarray] = []

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, generator
 from isorobust.common.splits import Split
-from isorobust.common.statistics import mean, rate
+from isorobust.common.statistics import mean, over_seeds, rate
 from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.errors import UserError
 from isorobust.progress import say
-from isorobust.ranking import contrasts, over_seeds
+from isorobust.ranking import contrasts
 
 CRITERIA = ("low", "level")  # of a path: its highest loss is at most a threshold; the rise above its higher end is
 RANGES = {  # of what a loss curve is told by; losses have no upper end
@@ -65,15 +65,21 @@ class Against(NamedTuple):
 
 
 def measure(
-    models: list[tuple[int, nn.Module]], test: Split, options: ConnectivitySettings, device: torch.device, trained: bool
+    models: list[tuple[int, nn.Module]],
+    test: Split,
+    options: ConnectivitySettings,
+    device: torch.device,
+    trained: bool,
+    block: str = "connectivity",
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(numbers, arrays) of the models (seed, network) of one arm; docs/results.md lists both.
 
     Pairs of test images are drawn anew for each seed, so that intervals over seeds are over pairs too. Networks that
     are not trained give real images no class, so their pairs are synthetic. Errors: UserError if a network gets too
-    few images right.
+    few images right for the `pairs` of the recipe's `block`. Components and matched images are left out unless that is
+    `connectivity`.
     """
-    seen = [_look(model.to(device).eval(), seed, test, options, device, trained) for seed, model in models]
+    seen = [_look(model.to(device).eval(), seed, test, options, device, trained, block) for seed, model in models]
     arrays: dict[str, np.ndarray] = {"seeds": np.array([seed for seed, _ in models])}
     numbers: dict[str, Any] = {"seeds": len(seen), "pairs": options.pairs, "kinds": {}}
     for kind in seen[0].heights:
@@ -91,7 +97,7 @@ def measure(
                 for name in ("height", "gap", "position")
             },
         }
-    if trained:
+    if seen[0].component:
         images = options.graph_images * seen[0].component["low"].size
         numbers["component"] = {
             criterion: mean(np.stack([one.component[criterion] for one in seen]), 0.0, 1.0, images).as_dict()
@@ -111,7 +117,7 @@ def _shares(values: np.ndarray, options: ConnectivitySettings) -> dict[str, dict
     }
 
 
-def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySettings, device, trained: bool) -> Seen:
+def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySettings, device, trained: bool, block: str) -> Seen:
     images = torch.from_numpy(test.images).to(device).float().div_(255)
     labels = torch.from_numpy(test.labels).to(device)
     for weight in model.parameters():
@@ -119,20 +125,20 @@ def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySetting
     right = np.zeros(len(labels), dtype=bool)
     if trained:
         right[recognised(model, images, labels)] = True
-    kinds, ids = _pairs(model, seed, images, labels, right, options, trained)
+    kinds, ids = _pairs(model, seed, images, labels, right, options, trained, block)
     losses = {kind: _straight(model, pairs, options) for kind, pairs in kinds.items()}
     paths = {kind: _around(model, pairs, losses[kind], options) for kind, pairs in kinds.items()}
     straight = {kind: values.cpu().numpy() for kind, values in losses.items()}
     heights = {kind: found.heights.cpu().numpy() for kind, found in paths.items()}
     first = next(iter(kinds))
     seen = Seen(heights, straight, _shown(kinds[first], straight[first], paths[first]), ids)
-    if not trained:
+    if not trained or block != "connectivity":
         return seen
     component = _components(model, images, labels, right, options)
     return seen._replace(component=component, against=_matched_pairs(model, seed, images, labels, right, options))
 
 
-def _pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, options, trained: bool):
+def _pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, options, trained: bool, block: str):
     """(kind -> pairs, kind -> test images `[P, 2]` of those that are pairs of them)."""
     classes, shape = int(labels.max()) + 1, images.shape[1:]
     wanted = torch.arange(2 * options.pairs, device=images.device) % options.pairs % classes
@@ -140,13 +146,13 @@ def _pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, 
     half = options.pairs
     synthetic = Pairs(made[:half], made[half:], wanted[:half], wanted[half:])
     if not trained:
-        other = (wanted[half:] + 1) % min(classes, half)  # the classes of fewer pairs than classes are the first
-        order = torch.cat([(wanted[half:] == k).nonzero().flatten()[:1] for k in other])
+        order = (torch.arange(half, device=images.device) + 1) % half  # each image has a partner of its own, of the next class
+        order[-1] += wanted[half:][order[-1]] == wanted[half - 1]  # where the round does not close, one of the first two
         between = Pairs(made[:half], made[half:][order], wanted[:half], wanted[half:][order])
         return {"synthetic": synthetic, "between-classes": between}, {}
 
     ids = {"real": "ss", "interpolated": "ssss", "between-classes": "so"}
-    ids = {kind: _drawn(labels, right, classes, options.pairs, seed, kind) for kind, classes in ids.items()}
+    ids = {kind: _drawn(labels, right, classes, options.pairs, seed, kind, block) for kind, classes in ids.items()}
 
     def real(places: np.ndarray) -> Pairs:
         a, c = torch.from_numpy(places.T).to(images.device)
@@ -158,13 +164,13 @@ def _pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, 
     return {**kinds, "between-classes": real(ids["between-classes"])}, ids
 
 
-def _drawn(labels: Tensor, right: np.ndarray, classes: str, count: int, seed: int, kind: str) -> np.ndarray:
+def _drawn(labels: Tensor, right: np.ndarray, classes: str, count: int, seed: int, kind: str, block: str) -> np.ndarray:
     """A stream for each kind, so that arms that get the same images right look at the same pairs."""
     stream = np.random.default_rng(derive_seed(seed, "connectivity", kind))
     try:
         return chosen_tuples(labels.cpu().numpy(), right, classes, count, stream)
     except ValueError as error:
-        raise UserError(f"connectivity.pairs: seed {seed} gets too few test images right: {error}") from None
+        raise UserError(f"{block}.pairs: seed {seed} gets too few test images right: {error}") from None
 
 
 def _loss(model: nn.Module, pairs: Pairs):
@@ -237,7 +243,7 @@ def _components(model, images: Tensor, labels: Tensor, right: np.ndarray, option
 
 def _matched_pairs(model, seed: int, images: Tensor, labels: Tensor, right: np.ndarray, options) -> Against:
     """Straight paths from real images to real ones, and to images of other classes made to match those ones' loss."""
-    drawn = _drawn(labels, right, "sso", options.pairs, seed, "matched")
+    drawn = _drawn(labels, right, "sso", options.pairs, seed, "matched", "connectivity")
     a, c, other = torch.from_numpy(drawn.T).to(images.device)
     with torch.no_grad():
         target = cross_entropy(model, images[c], labels[c])

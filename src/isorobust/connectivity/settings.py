@@ -6,13 +6,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from isorobust.common.params import Settings, Several
+from isorobust.common.params import Count, Positive, Settings, Several
 
 UNTRAINED = "untrained"  # the pseudo-arm: architecture and seeds of another's checkpoint, with their first weights
 MEASURED = ("baseline", "isometric", "adversarial", UNTRAINED)  # the arms of the stages `connectivity` and `detect`
 JUDGED = {"trained": "real", "untrained": "synthetic"}  # networks -> the pairs on which their connection is judged
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Bypass(Settings):

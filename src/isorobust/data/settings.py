@@ -6,10 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from isorobust.common.params import Settings
+from isorobust.common.params import Count, Settings
 
 TOYS = ("rings", "torus")  # their metrics have folders beside those of data sets
-Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 
 

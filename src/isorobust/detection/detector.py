@@ -47,10 +47,11 @@ class BarrierDetector:
 
     - `barrier`: the highest loss along a path, averaged over references;
     - `fitted`: log-odds of a logistic regression on height, gap, position of the barrier, number of local
-      maxima, mean loss and the input's own loss, averaged over references;
+      maxima, mean loss and the input's own loss (of losses the natural logarithm of the loss + 1e-6), averaged
+      over references;
     - `ends`: the higher loss of both ends of a path, averaged over references; `endpoint-loss`, `max-softmax`,
-      `fitted-loss`: the input's own loss, 1 - its probability, and a logistic regression on its loss. They know
-      nothing of what lies between.
+      `fitted-loss`: the input's own loss, 1 - its probability, and a logistic regression on that loss, as above
+      its logarithm. They know nothing of what lies between.
     """
 
     def __init__(self, model: nn.Module, references: Tensor, points: int = 20):
@@ -75,10 +76,11 @@ class BarrierDetector:
     def see(self, x: Tensor, batch: int = 10_000) -> Seen:
         """Everything the scores need of inputs `[N, C, H, W]`, about `batch` points of paths at a time.
 
-        Errors: ValueError for references of another shape or number of classes.
+        Errors: ValueError for references of another shape or number of classes than the inputs.
         """
         if self.references.ndim != x.ndim + 1 or self.references.shape[2:] != x.shape[1:]:
-            raise ValueError(f"references must be [K, m, *{list(x.shape[1:])}], found {list(self.references.shape)}")
+            wanted = f"[K, m, *{list(x.shape[1:])}] for inputs [N, ...] of shape {list(x.shape)}"
+            raise ValueError(f"references must be {wanted}, found {list(self.references.shape)}")
         per_batch = max(1, batch // (self.references.shape[1] * self.points))
         parts = []
         for some in x.split(per_batch):

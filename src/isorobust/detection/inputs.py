@@ -13,12 +13,12 @@ from isorobust.attacks.minimal import carlini_wagner, deep_fool
 from isorobust.attacks.perturb import Problem, nearest, perturb
 from isorobust.attacks.settings import FGSM
 from isorobust.common.runtime import derive_seed
-from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.inputs import cross_entropy, match_loss
 from isorobust.detection.adaptive import adaptive, barrier_score, fitted_score
 from isorobust.detection.detector import BarrierDetector
 from isorobust.detection.scores import ADAPTIVE
 from isorobust.detection.settings import DetectionSettings
+from isorobust.networks.zoo import predict
 
 LOWERED = dict(zip(ADAPTIVE, (barrier_score, fitted_score)))
 NORM = "linf"
@@ -75,8 +75,8 @@ def attacked(
     """Every unseen and adaptive attack, the slow ones on fewer images.
 
     partners: images that nothing was fitted to and their classes, whose losses `matched` aims at. The adaptive
-    attacks get the first images that PGD fools, because what cannot be fooled says nothing of detection, and where
-    those are too few the first of the others.
+    attacks get the first images that the network gets wrong under PGD (wrong as they are, they do not count later),
+    because what cannot be fooled says nothing of detection, and where those are too few the first of the others.
     """
     model, chosen = detector.model, options.attacks
     everyone = torch.arange(len(images), device=images.device)
@@ -95,7 +95,7 @@ def attacked(
     yield "deepfool", Made(everyone[: fool.images], made)
     stream = np.random.default_rng(derive_seed(seed, "detection", "matched"))
     yield "matched", Made(everyone, _matched(detector, images, labels, partners, options, stream))
-    standing = predicted(model, start) == labels
+    standing = predict(model, start) == labels
     few = standing.to(torch.uint8).argsort(stable=True)[: options.adaptive.images]
     for name, score in LOWERED.items():
         ball = options.eps, options.adaptive.steps, options.adaptive.classes

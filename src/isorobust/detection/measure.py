@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import Estimate, mean
-from isorobust.connectivity.arms import predicted
 from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
 from isorobust.detection.inputs import attacked, for_fitting, references
 from isorobust.detection.scores import ADAPTIVE, UNSEEN, auroc_values
 from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, found
+from isorobust.networks.zoo import predict
 from isorobust.progress import progress, say
 from isorobust.ranking import auroc_by_image, share_by_image
 
@@ -52,8 +52,12 @@ def measure(
     """
     if options.images > len(test.labels):
         raise found("detection.images", options.images, f"at most {len(test.labels)} (the test images)")
-    if options.fitting.images + options.references * (int(train.labels.max()) + 1) > len(train.labels):
-        allowed = f"at most the {len(train.labels)} training images less the references"
+    classes, count = int(train.labels.max()) + 1, len(train.labels)
+    if options.references * classes >= count:
+        allowed = f"at most {(count - 1) // classes} ({count} training images of {classes} classes, some left for fitting)"
+        raise found("detection.references", options.references, allowed)
+    if options.fitting.images > (left := count - options.references * classes):
+        allowed = f"at most {left} (the training images less the references)"
         raise found("detection.fitting.images", options.fitting.images, allowed)
     splits = train, val, test.first(options.images)
     with progress(len(models) * (len(UNSEEN) + len(ADAPTIVE)), "detect", "attack") as bar:
@@ -73,29 +77,38 @@ def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, devic
     rest[place.flatten()] = False
     train, train_y = train[rest][: options.fitting.images], train_y[rest][: options.fitting.images]
     train, train_y = _right(model, train, train_y)
+    _some(train_y, seed, "clean images to fit to", "larger detection.fitting.images")
     fooling = for_fitting(model, train, train_y, classes, options.fitting.eps, seed)
     if not len(fooling):
         eps = ", ".join(map(str, options.fitting.eps))
         raise UserError(f"detection.fitting.eps: found {eps}, at which no image fools seed {seed}; allowed: larger radii")
     detector.fit(detector.see(train), detector.see(fooling))
     held_out = _right(model, val, val_y)
+    _some(held_out[1], seed, "validation images", "a network that gets some right")
     detector.set_thresholds(detector.see(held_out[0]))
     return _judge(detector, test, test_y, held_out, options, seed, bar)
 
 
+def _some(labels: Tensor, seed: int, what: str, allowed: str) -> None:
+    if not len(labels):
+        raise UserError(f"detection: found no {what} that seed {seed} gets right; allowed: {allowed}")
+
+
 def _tensors(split: Split, model: nn.Module, device: torch.device, trained: bool) -> tuple[Tensor, Tensor]:
     images = torch.from_numpy(split.images).to(device).float().div_(255)
-    return images, torch.from_numpy(split.labels).to(device) if trained else predicted(model, images)
+    return images, torch.from_numpy(split.labels).to(device) if trained else predict(model, images)
 
 
 def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    kept = predicted(model, images) == labels
+    kept = predict(model, images) == labels
     return images[kept], labels[kept]
 
 
 def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, partners, options, seed: int, bar) -> Verdicts:
     clean = detector.see(images)
     right = clean.classes == labels.cpu().numpy()
+    if not right.any():
+        raise UserError(f"detection: found no test images that seed {seed} gets right; allowed: larger detection.images")
     fooled, scores, features, change = {}, {"clean": detector.scores(clean)}, {"clean": clean.features}, {}
     for attack, made in attacked(detector, images, labels, partners, options, seed):
         there: Seen = detector.see(made.images)
@@ -132,6 +145,9 @@ def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], d
     for attack in seen[0].fooled:
         arrays[f"fooled/{attack}"] = fooled = np.stack([one.fooled[attack] for one in seen])
         tried = np.stack([~np.isnan(one.scores[attack][names[0]]) for one in seen])
+        if not (right & tried).any(1).all():
+            say(f"detect: {attack} was tried on no image that some network gets right; it is left out")
+            continue
         numbers["fooled"][attack] = _shares(fooled, right & tried).as_dict()
         for name in names:
             arrays[f"score/{attack}/{name}"] = np.stack([one.scores[attack][name] for one in seen])

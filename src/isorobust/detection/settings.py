@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from isorobust.attacks.settings import APGD, PGD, Square
-from isorobust.common.params import EpsLinf, Settings, Several
+from isorobust.common.params import Count, EpsLinf, Positive, Settings, Several
 from isorobust.connectivity.settings import Matched
-
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Nearest(Settings):
@@ -57,11 +54,18 @@ class Unseen(Settings):
     deepfool: DeepFool
     matched: Matched
 
+    @model_validator(mode="after")
+    def _of_the_block(self) -> Unseen:
+        for name in ("pgd", "apgd_ce", "square"):
+            if odd := sorted({"eps", "images", "seeds", "batch"} & getattr(self, name).model_fields_set):
+                raise ValueError(f"{name.replace('_', '-')} without {', '.join(odd)}; detection has its own eps and images")
+        return self
+
 
 class Adaptive(Settings):
     """Attacks that lower a detector's score while they fool the network."""
 
-    images: Count  # the first n of the block's
+    images: Count  # the first n that the network gets wrong under pgd; too few: the first of the others too
     steps: Count
     classes: Count = 2  # wrong classes that are tried, the likeliest first
 

@@ -32,7 +32,7 @@ def attack_arm(
     Transfer images come from the baseline's network of the same seed; when the arm is the baseline
     itself (`is_surrogate`), from its next seed.
     """
-    bench = Bench(test, options, device)
+    bench = Bench(test, checkpoint.spec["classes"], options, device)
     say(f"{len(bench.labels)} test images, per class: {bench.split.class_counts()}")
     victims = [_victim(checkpoint, seed, device) for seed in checkpoint.seeds]
     surrogates = [_surrogate(baseline, seed, device, is_surrogate) for seed in checkpoint.seeds]

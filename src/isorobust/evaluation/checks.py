@@ -2,7 +2,8 @@
 
 Sources: Carlini et al. 2019 (arXiv 1902.06705), AutoAttack's flags, Pintor et al. 2021 (arXiv
 2106.09947), Zimmermann et al. 2022 (arXiv 2206.13991). Every check gives {passed, value, limit};
-`value` is a share or a difference of shares and passes when it is at most `limit`.
+`value` passes when it is at most `limit`. It is a share or a difference of shares, in `kept-ball-and-box`
+by how much a pixel had to be put back.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isorobust.attacks import settings
-from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import perturb, untouched
 from isorobust.common.params import eps_key
 from isorobust.evaluation.evaluate import Bench, Evaluation, Victim, radius_of_interest
+from isorobust.networks.zoo import predict
 from isorobust.verdicts import points_of, ran_at
 
 BLACK_BOX = ("noise", "transfer", "square")
@@ -31,9 +32,9 @@ class Check(NamedTuple):
     limit: float
 
     def as_dict(self) -> dict:
-        value = float(self.value)
-        # Not-a-number fails: a check that could not be computed has not passed.
-        return {"passed": bool(value <= self.limit), "value": min(value, 1e9), "limit": float(self.limit)}
+        # Not-a-number fails: a check that could not be computed has not passed. JSON knows neither it nor infinity.
+        value = 1e9 if np.isnan(self.value) else min(float(self.value), 1e9)
+        return {"passed": bool(value <= self.limit), "value": value, "limit": float(self.limit)}
 
 
 def run_checks(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> dict[str, dict]:

@@ -11,7 +11,7 @@ from torch import nn
 
 import isorobust
 from isorobust.attacks import settings
-from isorobust.attacks.judge import judge, judge_worst_case, predict
+from isorobust.attacks.judge import judge, judge_worst_case
 from isorobust.attacks.perturb import Problem, perturb, worst_case_parts
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
@@ -19,6 +19,7 @@ from isorobust.common.runtime import derive_seed, describe
 from isorobust.common.splits import Split
 from isorobust.errors import UserError
 from isorobust.evaluation.units import Store, Unit
+from isorobust.networks.zoo import predict
 from isorobust.verdicts import Arrays, points_of, ran_at
 
 # The modules that decide what a unit computes: an edit to one of them makes old units invalid.
@@ -47,9 +48,12 @@ class Evaluation(NamedTuple):
 
 
 class Bench:
-    """The test images on the device, and what all units of one evaluation share."""
+    """The test images on the device, and what all units of one evaluation share.
 
-    def __init__(self, split: Split, options: settings.AttackSettings, device: torch.device | str = "cpu"):
+    classes: how many the networks tell apart; the test images may hold fewer.
+    """
+
+    def __init__(self, split: Split, classes: int, options: settings.AttackSettings, device: torch.device | str = "cpu"):
         count = options.images or len(split.labels)
         if count > len(split.labels):
             raise UserError(f"attack.images: found {count}; allowed: at most {len(split.labels)} (the test images)")
@@ -58,11 +62,12 @@ class Bench:
             raise UserError(f"attack.worst-case.images: found {worst.images}; allowed: at most {count} (the images under attack)")
         self.options, self.device = options, torch.device(device)
         self.split = split.first(count)
-        self.classes = int(split.labels.max()) + 1
+        self.classes = classes
         self.images = torch.from_numpy(self.split.images).to(self.device).float().div_(255)
         self.labels = torch.from_numpy(self.split.labels).to(self.device)
         code = [(Path(isorobust.__file__).parent / name).read_bytes() for name in UNIT_CODE]
-        self.context = {"code": artifacts.digest(*code), "runtime": describe(self.device)}
+        self.context = {"code": artifacts.digest(*code), "runtime": describe(self.device), "classes": classes}
+        self.digests: dict[tuple[int, int], str] = {}
 
     def batches(self, count: int | None, size: int | None) -> list[slice]:
         """Fixed batches in file order over the first `count` images."""
@@ -82,7 +87,9 @@ class Bench:
             surrogate=surrogate and surrogate.model,
         )
 
-    def key(self, problem: Problem, victim: Victim, name: str, options: Any, surrogate: Victim | None) -> dict[str, Any]:
+    def key(
+        self, problem: Problem, batch: slice, victim: Victim, name: str, options: Any, surrogate: Victim | None
+    ) -> dict[str, Any]:
         return {
             **self.context,
             "attack": name,
@@ -91,8 +98,15 @@ class Bench:
             "seed": str(problem.seed),
             "model": victim.hash,
             "surrogate": surrogate and surrogate.hash,
-            "images": artifacts.digest(problem.images.cpu().numpy().tobytes(), problem.labels.cpu().numpy().tobytes()),
+            "images": self.digest(batch),
         }
+
+    def digest(self, batch: slice) -> str:
+        """Content of a batch's images and labels, taken once: every radius and seed asks for it."""
+        where = batch.start, batch.stop
+        if where not in self.digests:
+            self.digests[where] = artifacts.digest(self.split.images[batch].tobytes(), self.split.labels[batch].tobytes())
+        return self.digests[where]
 
 
 def evaluate(victims: list[Victim], surrogates: list[Victim | None], bench: Bench, store: Store) -> Evaluation:
@@ -142,7 +156,7 @@ def evaluate(victims: list[Victim], surrogates: list[Victim | None], bench: Benc
 
 def _attack_unit(bench: Bench, victim, surrogate, name: str, attack, norm: str, eps: float, batch: slice) -> Unit:
     problem = bench.problem(victim, name, norm, eps, batch, surrogate)
-    return Unit(bench.key(problem, victim, name, attack, surrogate), lambda: judge(name, problem, attack))
+    return Unit(bench.key(problem, batch, victim, name, attack, surrogate), lambda: judge(name, problem, attack))
 
 
 def _strongest(arrays: Arrays) -> None:
@@ -196,7 +210,7 @@ def _worst_case_unit(
     bench: Bench, victim: Victim, parts, norm: str, radii: list[float], batch: slice, standing: np.ndarray
 ) -> Unit:
     problems = [bench.problem(victim, "worst-case", norm, eps, batch) for eps in radii]
-    key = bench.key(problems[0], victim, "worst-case", bench.options.worst_case, None)
+    key = bench.key(problems[0], batch, victim, "worst-case", bench.options.worst_case, None)
     key["options"] = {name: part.model_dump(exclude={"eps", "images", "seeds", "batch"}) for name, part in parts.items()}
     key["radii"] = [[eps_key(problem.eps), str(problem.seed)] for problem in problems]
     key["standing"] = artifacts.digest(np.packbits(standing).tobytes())

@@ -6,11 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from isorobust.common.params import EpsLinf, Settings, Several
+from isorobust.common.params import Count, EpsLinf, Positive, Settings, Several
 
-Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 
 
 class Ablation(Settings):

@@ -12,7 +12,7 @@ from torch import Tensor
 from isorobust.attacks.perturb import nearest
 from isorobust.claims import verdict
 from isorobust.common.splits import Split
-from isorobust.common.statistics import Estimate, difference, mean_over_seeds
+from isorobust.common.statistics import difference, over_seeds
 from isorobust.errors import found
 from isorobust.geometry import measure
 from isorobust.geometry.settings import GeometrySettings
@@ -21,6 +21,14 @@ from isorobust.networks.zoo import Network
 from isorobust.progress import say
 
 BATCH = 1000  # images per forward pass
+POSITIVE = (0.0, np.inf)
+RANGES = {  # to which intervals are clipped; of all others: POSITIVE
+    ("distances", "correlation"): (-1.0, 1.0),
+    ("distances", "stress"): (0.0, 1.0),
+    ("neighbours", "overlap"): (0.0, 1.0),
+    ("jacobian", "inverse_condition"): (0.0, 1.0),
+    ("boundary", "found"): (0.0, 1.0),
+}
 
 
 class Sample(NamedTuple):
@@ -61,7 +69,8 @@ def measure_arm(
         node = numbers
         for key in path[:-1]:
             node = node.setdefault(key, {})
-        node[path[-1]] = _over_seeds([seed.numbers[path] for seed in seeds], counts.get(path[0], options.images))
+        values = [seed.numbers[path] for seed in seeds]
+        node[path[-1]] = over_seeds(values, *RANGES.get(path, POSITIVE), counts.get(path[0], options.images))
     distance, distortion = np.stack([seed.distance for seed in seeds]), np.stack([seed.distortion for seed in seeds])
     others = (sample.labels[:, None] == sample.labels).sum(axis=1) - 1
     numbers["neighbours"]["chance"] = float((sample.near.sum(axis=1)[others > 0] / others[others > 0]).mean())
@@ -77,6 +86,8 @@ def _sample(test: Split, options: GeometrySettings, device: torch.device) -> Sam
     within, between = measure.pairs(split.labels)
     if not within.any() or not between.any():
         raise found("geometry.images", options.images, "so many that two are of one class and two are not")
+    if options.neighbours >= (largest := max(split.class_counts())):
+        raise found("geometry.neighbours", options.neighbours, f"below {largest}, the images of the largest class")
     images = torch.from_numpy(split.images).to(device).float().div_(255)
     d_x = measure.distance_matrix(images)
     near = measure.nearest_of_class(d_x, split.labels, options.neighbours)
@@ -115,24 +126,21 @@ def _against_distance(distance: np.ndarray, distortion: np.ndarray, options: Geo
     """Of matrices `[S, n]`: whether images nearer to the boundary are more distorted, and by how much, bin by bin."""
     known = np.isfinite(distortion[0])  # the neighbours are those of the inputs, so an image has some on all seeds or on none
     distance, distortion = distance[:, known], distortion[:, known]
-    if distance.shape[1] < max(options.bins, 2):
-        raise found("geometry.boundary_images", options.boundary_images, f"so many that {options.bins} have neighbours")
+    needed = max(options.bins, 2)
+    if distance.shape[1] < needed:
+        raise found("geometry.boundary_images", options.boundary_images, f"so many that {needed} have neighbours")
     parts = np.stack([measure.spearman_pseudo_values(*rows) for rows in zip(distance, distortion)])
     correlation = difference(parts, np.zeros_like(parts))  # of 0: the mean of the parts, with the crossed design's interval
     binned = np.array([measure.by_distance(*rows, options.bins) for rows in zip(distance, distortion)])  # [S, 2, bins]
     sizes = [len(part) for part in np.array_split(np.arange(distance.shape[1]), options.bins)]
     bins = {
-        str(i + 1): {name: _over_seeds(binned[:, j, i], size) for j, name in enumerate(("distance", "distortion"))}
+        str(i + 1): {name: over_seeds(binned[:, j, i], *POSITIVE, size) for j, name in enumerate(("distance", "distortion"))}
         for i, size in enumerate(sizes)
     }
-    whole = _over_seeds(distortion.mean(axis=1), distance.shape[1])
+    whole = over_seeds(distortion.mean(axis=1), *POSITIVE, distance.shape[1])
     return {
         "distortion": whole,
         "correlation": correlation.as_dict(),
         "verdict": verdict(-correlation.hi, -correlation.lo),
         "bins": bins,
     }
-
-
-def _over_seeds(values, count: int) -> dict[str, float | int]:
-    return Estimate(*mean_over_seeds(values), count).as_dict()

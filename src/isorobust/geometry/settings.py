@@ -6,9 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from isorobust.common.params import Settings
-
-Count = Annotated[int, Field(ge=1)]
+from isorobust.common.params import Count, Settings
 
 
 class GeometrySettings(Settings):

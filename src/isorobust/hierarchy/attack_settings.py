@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
-from isorobust.common.params import Settings, Several, radii
-
-Count = Annotated[int, Field(ge=1)]
+from isorobust.common.params import Count, Settings, Several, radii
 
 
 class LevelAttack(Settings):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from isorobust.attacks import settings as attacks
-from isorobust.attacks.judge import predict
 from isorobust.attacks.perturb import Problem, perturb
 from isorobust.claims import verdict
 from isorobust.common.params import eps_key
@@ -21,6 +20,7 @@ from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.network import LevelNetwork, load, trees_of
 from isorobust.hierarchy.tree import tree_distance
 from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.zoo import predict
 from isorobust.progress import progress
 from isorobust.ranking import share_by_image
 

@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from isorobust.common.params import Settings
+from isorobust.common.params import Count, Settings
 from isorobust.hierarchy.tree import parse_level, parse_tree
 from isorobust.objectives.settings import Isometry
 
 TAKEN = ("norm", "images", "seeds", "epochs")  # stand beside the trees in the files
-Count = Annotated[int, Field(ge=1)]
 
 
 def _accepted(parse):

@@ -20,6 +20,8 @@ from isorobust.errors import UserError, found
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import Network, build
 
+SPEC = ("network", "shape", "classes", "seeds")  # what every file of networks says of them
+
 
 class Checkpoint:
     """spec (`network`, `shape` [C, H, W], `classes`, `seeds`, `objective`, `isometric`, `arm`, `data`) and tensors `[S, ...]`.
@@ -50,6 +52,8 @@ class Checkpoint:
             tensors = load_tensors(content)
             header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
             spec = json.loads(header["__metadata__"]["spec"])
+            if not isinstance(spec, dict) or not (spec.get("skipped") or all(key in spec for key in SPEC)):
+                raise ValueError(f"its spec is {artifacts.canonical(spec)[:80]}, without {', '.join(SPEC)}")
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
         except (SafetensorError, ValueError, KeyError, OSError) as error:

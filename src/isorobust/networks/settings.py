@@ -6,14 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from isorobust.common.params import Settings
-
-Width = Annotated[int, Field(ge=1)]
+from isorobust.common.params import Count, Positive, Settings
 
 
 class _Network(Settings):
     mean: list[float] = Field(default=[0.0], min_length=1)  # per channel, in pixel units [0, 1]
-    std: list[Annotated[float, Field(gt=0)]] = Field(default=[1.0], min_length=1)
+    std: list[Positive] = Field(default=[1.0], min_length=1)
 
     @model_validator(mode="after")
     def _same_channels(self):
@@ -26,25 +24,25 @@ class TanhMLP(_Network):
     """The published MNIST network: the first layer with default weights, the others orthogonal."""
 
     name: Literal["tanh-mlp"]
-    width: Width
-    hidden_layers: Annotated[int, Field(ge=1)]
+    width: Count
+    hidden_layers: Count
 
 
 class ConvFeatures(_Network):
     """The published CIFAR-10 network: conv blocks, then tanh layers, all but the first orthogonal."""
 
     name: Literal["conv-features"]
-    channels: Annotated[list[Width], Field(min_length=1)]
-    width: Width
-    hidden_layers: Annotated[int, Field(ge=1)]
+    channels: Annotated[list[Count], Field(min_length=1)]
+    width: Count
+    hidden_layers: Count
 
 
 class SmallCNN(_Network):
     """Two strided ReLU convolutions and one ReLU layer."""
 
     name: Literal["small-cnn"]
-    channels: Annotated[list[Width], Field(min_length=2, max_length=2)]
-    width: Width
+    channels: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    width: Count
 
 
 class ResNet18(_Network):

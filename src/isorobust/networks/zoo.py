@@ -184,3 +184,9 @@ def build(options: settings.NetworkSettings, shape: tuple[int, int, int], classe
         if seed is not None:
             torch.manual_seed(seed)
         return NETWORKS[options.name](options, tuple(shape), classes)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: Tensor, batch: int = 1000) -> Tensor:
+    """Predicted classes `[N]` of images `[N, C, H, W]`, in fixed batches."""
+    return torch.cat([model(part).argmax(1) for part in images.split(batch)])

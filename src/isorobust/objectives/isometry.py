@@ -36,31 +36,17 @@ def isometric_loss(
     `"pairs"` divides by the ordered same-class pairs i != j that are kept. `neighbours=k` keeps a
     pair if either is among the other's k nearest of its class by input distance (ties: lower
     index); None keeps all. Small distances are taken by differences, so identical rows are exactly 0
-    apart; the gradient there is 0. Without any pair the loss is 0 with zero gradient.
-    Errors: ValueError for shapes that do not fit, a scale or k not above 0, an unknown reduction.
+    apart; the gradient there is 0. Without any pair the loss is 0 with zero gradient. Distances are
+    taken in float32 or float64, whatever `torch.autocast` says: half types are raised to float32.
+    Errors: ValueError for shapes that do not fit, numbers that are not floating point (pixels as
+    uint8), a scale or k not above 0, an unknown reduction.
     """
     if not len(inputs) == len(representations) == len(labels) or labels.ndim != 1:
         raise ValueError(
             f"inputs {list(inputs.shape)}, representations {list(representations.shape)} and labels {list(labels.shape)} "
             "must share their first length, labels one-dimensional"
         )
-    total = stacked_isometric_loss(
-        inputs[None], representations[None], labels[None], scale=scale, reduction=reduction, neighbours=neighbours
-    )
-    return total[0]
-
-
-def stacked_isometric_loss(
-    inputs: Tensor,
-    representations: Tensor,
-    labels: Tensor,
-    *,
-    scale: float | Tensor = 1.0,
-    reduction: Reduction = "paper",
-    neighbours: int | None = None,
-) -> Tensor:
-    """`isometric_loss` of S batches at once, `[S]`: inputs, representations `[S, N, ...]`, labels `[S, N]`, scale maybe `[S]`."""
-    return _losses(inputs, (representations,), labels, scale, reduction, neighbours)
+    return _losses(inputs[None], (representations[None],), labels[None], scale, reduction, neighbours)[0]
 
 
 def isometric_term(
@@ -76,10 +62,10 @@ def isometric_term(
     pairs: Pairs = "same-class",
     distances: Distances = "pixels",
 ) -> Tensor:
-    """The term of S networks `[S]`, with all its options (docs/methods.md).
+    """`isometric_loss` of S networks at once, `[S]`, with the options that take whole networks (docs/methods.md).
 
     inputs `[S, N, ...]`, stem `[S, N, F]` and hidden `[S, N, D_l]` as in `Activations`, labels
-    `[S, N]`. `layers="all"` adds the losses of all hidden layers; `pairs="all"` keeps distances
+    `[S, N]`, scale maybe `[S]`. `layers="all"` adds the losses of all hidden layers; `pairs="all"` keeps distances
     across classes too; `distances="features"` takes the input distances in the stem, as constants.
     """
     target = stem.detach() if distances == "features" else inputs
@@ -97,6 +83,19 @@ def _losses(
         raise ValueError(f"neighbours must be at least 1 or None, found {neighbours}")
     if reduction not in ("paper", "pairs"):
         raise ValueError(f"reduction must be 'paper' or 'pairs', found {reduction!r}")
+    with torch.autocast(inputs.device.type, enabled=False):
+        return _in_full(_exact(inputs), [_exact(layer) for layer in layers], labels, scale, reduction, neighbours)
+
+
+def _exact(x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        raise ValueError(f"inputs and representations must be floating point, found {x.dtype}")
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _in_full(
+    inputs: Tensor, layers: Sequence[Tensor], labels: Tensor, scale: float | Tensor, reduction: Reduction, neighbours: int | None
+) -> Tensor:
     stacks, count = labels.shape
     stack, first, second = same_class_pairs(labels)
     rows_a, rows_b = stack * count + first, stack * count + second

@@ -118,6 +118,7 @@ def trades(model: Stack, batch: Batch, options: settings.Trades) -> Loss:
 
 def _divergence(logits: Tensor, clean: Tensor) -> Tensor:
     """KL(clean || softmax(logits)), mean over the batch, `[S]`."""
+    clean = clean.clamp(min=torch.finfo(clean.dtype).tiny)  # the gradient in a probability of 0 would be not a number
     return F.kl_div(logits.log_softmax(2), clean, reduction="none").sum(2).mean(1)
 
 

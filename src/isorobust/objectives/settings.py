@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from isorobust.common.params import SKIP, Settings, Several, check, radius
+from isorobust.common.params import SKIP, Count, Positive, Settings, Several, check, radius
 from isorobust.errors import UserError, found
 
 PER_NETWORK = "may differ between the networks of a stack"  # marks the type of a number whose use takes a tensor `[S]` too
@@ -21,7 +21,7 @@ class Isometry(Settings):
     beta: Weight
     scale: Annotated[float, Field(gt=0), PER_NETWORK] = 1.0  # 1 asks for an isometry, 10 for a map that shrinks by 10
     reduction: Literal["paper", "pairs"] = "paper"
-    neighbours: Annotated[int, Field(ge=1)] | None = None
+    neighbours: Count | None = None
     layers: Literal["last", "all"] = "last"
     pairs: Literal["same-class", "all"] = "same-class"
     distances: Literal["pixels", "features"] = "pixels"
@@ -37,7 +37,7 @@ class Noise(Settings):
     """Cross-entropy on images with Gaussian noise of standard deviation `sigma`, not clipped."""
 
     objective: Literal["noise"]
-    sigma: Annotated[float, Field(gt=0)]  # in pixel units [0, 1]
+    sigma: Positive  # in pixel units [0, 1]
 
 
 class Jacobian(Settings):
@@ -45,14 +45,14 @@ class Jacobian(Settings):
 
     objective: Literal["jacobian"]
     weight: Weight
-    projections: Annotated[int, Field(ge=1)] | Literal["exact"] = 1
+    projections: Count | Literal["exact"] = 1
 
 
 class _InBall(Settings):
     norm: Literal["linf", "l2"]
     eps: float
-    steps: Annotated[int, Field(ge=1)]
-    step_size: Annotated[float, Field(gt=0)] = 2.5  # times eps / steps
+    steps: Count
+    step_size: Positive = 2.5  # times eps / steps
 
     @field_validator("eps", mode="before")
     @classmethod

@@ -15,12 +15,11 @@ from torch import nn
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import difference, rate
-from isorobust.connectivity.arms import predicted
 from isorobust.connectivity.measure import measure
 from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.errors import found
 from isorobust.networks.settings import NetworkSettings
-from isorobust.networks.zoo import build
+from isorobust.networks.zoo import build, predict
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.training.fit import fit
@@ -50,8 +49,13 @@ def percolation(
     paths: ConnectivitySettings,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Numbers by size and of random networks; docs/results.md lists them. Errors: UserError for sizes above the data's own."""
-    height = train.images.shape[2]
+    """Numbers by size and of random networks; docs/results.md lists them.
+
+    Errors: UserError for sizes above the data's own, and for images that are not square.
+    """
+    height, width = train.images.shape[2:]
+    if height != width:
+        raise found("percolation", f"images of {height} x {width}", "square ones, or skip")
     for size in options.sizes:
         if size > height:
             raise found("percolation.sizes", size, f"at most {height} (the images' size)")
@@ -66,7 +70,7 @@ def percolation(
         fitted = fit(first, seeds, *small[:2], Arm(CrossEntropy(objective="cross-entropy")), training, device).load_into(first)
         here["accuracy"] = _accuracy(fitted, small[2], device)
         for state, models in (("trained", fitted), ("untrained", _networks(network, small[0], seeds))):
-            told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, trained=state == "trained")
+            told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, state == "trained", "percolation")
             here[state] = told["kinds"]
             for criterion, name in (("low", "heights"), ("level", "gaps")):
                 flags = arrays[f"{name}/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
@@ -87,7 +91,7 @@ def _networks(network: NetworkSettings, split: Split, seeds: list[int]) -> list[
 
 def _accuracy(models: list[nn.Module], test: Split, device: torch.device) -> dict[str, float]:
     images = torch.from_numpy(test.images).to(device).float().div_(255)
-    right = [predicted(model.to(device), images).cpu().numpy() == test.labels for model in models]
+    right = [predict(model.to(device), images).cpu().numpy() == test.labels for model in models]
     return rate(np.stack(right)).as_dict()
 
 
@@ -97,5 +101,5 @@ def _random(test: Split, options: PercolationSettings, paths: ConnectivitySettin
     told = {}
     for network in options.random.networks:
         models = list(zip(seeds, _networks(network, test, seeds)))
-        told[network.name] = measure(models, test, paths, device, trained=False)[0]["kinds"]
+        told[network.name] = measure(models, test, paths, device, False, "percolation")[0]["kinds"]
     return told

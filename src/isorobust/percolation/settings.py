@@ -6,10 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from isorobust.common.params import Settings, Several
+from isorobust.common.params import Count, Settings, Several
 from isorobust.networks.settings import NetworkSettings
-
-Count = Annotated[int, Field(ge=1)]
 
 
 class Random(Settings):

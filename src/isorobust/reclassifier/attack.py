@@ -43,7 +43,7 @@ def attack_reclassifier(
     checkpoint: Checkpoint, test: Split, options: ReclassifierAttack, store: Store, device: torch.device
 ) -> tuple[dict[str, Any], Arrays]:
     """(numbers as in docs/results.md, per-sample verdicts in the file's order) of all seeds of a reclassifier."""
-    whole = prepare(test, options, device)
+    whole = prepare(test, checkpoint.spec["classes"], options, device)
     say(f"{len(whole.labels)} test images, of which {options.images} are attacked, in batches of {options.batch}")
     models = [plug_in(checkpoint, seed, device) for seed in checkpoint.seeds]
     controls = [control(checkpoint, seed, device) for seed in checkpoint.seeds]

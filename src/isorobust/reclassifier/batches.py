@@ -48,8 +48,11 @@ class Setup(NamedTuple):
         return Problem(model, self.images[part], self.labels[part], norm, eps, number, self.classes)
 
 
-def prepare(test: Split, options: ReclassifierAttack, device: torch.device) -> Setup:
-    """Errors: UserError for more images than there are."""
+def prepare(test: Split, classes: int, options: ReclassifierAttack, device: torch.device) -> Setup:
+    """`classes`: how many the networks tell apart; the test images may hold fewer.
+
+    Errors: UserError for more images than there are.
+    """
     if options.images > len(test.labels):
         raise found("reclassifier-attack.images", options.images, f"at most {len(test.labels)} (the test images)")
     generator = torch.Generator().manual_seed(options.order)
@@ -60,9 +63,9 @@ def prepare(test: Split, options: ReclassifierAttack, device: torch.device) -> S
         torch.from_numpy(test.images[place]).to(device).float().div_(255),
         torch.from_numpy(test.labels[place]).to(device),
         place,
-        int(test.labels.max()) + 1,
+        classes,
         options,
-        {"code": artifacts.digest(*code), "runtime": describe(device)},
+        {"code": artifacts.digest(*code), "runtime": describe(device), "classes": classes},
     )
 
 

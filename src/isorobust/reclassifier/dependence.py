@@ -14,10 +14,11 @@ from isorobust.attacks.settings import PGD
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed
 from isorobust.common.statistics import rate
+from isorobust.errors import UserError
 from isorobust.reclassifier.batches import Setup, by_batch
 
 BATCH_PGD = PGD(steps=20)  # makes the images for the table by batch size
-ATTACKED_AT_ONCE = 1000  # of them; bounds memory, since the surrogates do not depend on the batch
+ATTACKED_AT_ONCE = 1000  # images; bounds memory where logits do not depend on the batch
 
 
 def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
@@ -106,7 +107,8 @@ def sensitivity(models, setup: Setup) -> dict[str, dict[str, np.ndarray]]:
     """
     found: dict[str, dict[str, list[float]]] = {}
     for model in models:
-        features, logits = model.both(setup.images)
+        parts = [model.both(part) for part in setup.images.split(ATTACKED_AT_ONCE)]
+        features, logits = (torch.cat(side) for side in zip(*parts))
         frozen = copy.deepcopy(model)
         frozen.mode = "ema"
         heads = {
@@ -116,6 +118,10 @@ def sensitivity(models, setup: Setup) -> dict[str, dict[str, np.ndarray]]:
         for name, (rows, out) in heads.items():
             values = torch.linalg.svdvals((rows - rows.mean(0)).double())
             right = out.argmax(1) == setup.labels
+            if not right.any():
+                raise UserError(
+                    f"reclassifier-attack.images: found none of {len(right)} that the {name} head gets right; allowed: more"
+                )
             top = out.topk(2, dim=1).values
             margin = float((top[:, 0] - top[:, 1])[right].double().mean())
             worst = float(values[0])

@@ -12,6 +12,7 @@ from isorobust.reclassifier.prototypes import batch_prototypes, l2_logits, mixed
 
 Mode = Literal["fc", "ema", "soft", "ste"]
 MODES: tuple[Mode, ...] = ("fc", "ema", "soft", "ste")
+NO_PROTOTYPES = "no prototypes yet: call `observe` with a training batch that holds every class"
 
 
 class HybridPrototypeReclassifier(nn.Module):
@@ -92,7 +93,7 @@ class HybridPrototypeReclassifier(nn.Module):
             return logits
         prototypes = self.prototypes
         if prototypes is None:
-            raise RuntimeError("no prototypes yet: call `observe` with a training batch that holds every class")
+            raise RuntimeError(NO_PROTOTYPES)
         if self.mode != "ema":
             prototypes = mixed(prototypes, batch_prototypes(features, logits, self.mode), self.mix)
         return l2_logits(features, prototypes, self.log_temperature.exp())
@@ -102,7 +103,13 @@ class HybridPrototypeReclassifier(nn.Module):
 
     @torch.no_grad()
     def held(self, x: Tensor) -> HeldPrototypes:
-        """The same classifier with the prototypes that the batch `x` gives: a sample's logits no longer depend on its batch."""
+        """The l2 classifier with the prototypes that the batch `x` gives: a sample's logits no longer depend on its batch.
+
+        Assignments are soft where `mode` is not "ste"; the modes "ema" and "fc" have no such classifier.
+        Errors: RuntimeError without dataset-level prototypes.
+        """
+        if self.prototypes is None:
+            raise RuntimeError(NO_PROTOTYPES)
         features, logits = self.both(x)
         batch = batch_prototypes(features, logits, "hard" if self.mode == "ste" else "soft")
         return HeldPrototypes(self, mixed(self.prototypes, batch, self.mix))

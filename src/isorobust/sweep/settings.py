@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from isorobust.common.params import Settings, radius
+from isorobust.common.params import Count, Settings, radius
 from isorobust.training.settings import Seeds
 
 
@@ -14,11 +14,11 @@ class SweepSettings(Settings):
     """How the cells of a grid are judged, on val alone."""
 
     seeds: Seeds
-    images: Annotated[int, Field(ge=1)]  # the first n val images are attacked
+    images: Count  # the first n val images are attacked
     min_clean: Annotated[float, Field(ge=0, le=1)]  # clean accuracy on val that a choice needs
     norm: Literal["linf", "l2"]
     eps: float
-    steps: Annotated[int, Field(ge=1)]
+    steps: Count
 
     @field_validator("eps", mode="before")
     @classmethod

@@ -6,35 +6,34 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from isorobust.common.params import Settings
+from isorobust.common.params import Count, Positive, Settings
 from isorobust.hierarchy.settings import BlockSettings, Levels
 from isorobust.objectives.settings import Isometry
 from isorobust.training.settings import Seeds, TrainingSettings
 
-Count = Annotated[int, Field(ge=2)]
-Length = Annotated[float, Field(gt=0)]
+Points = Annotated[int, Field(ge=2)]
 
 
 class _Toy(Settings):
     """What both have: data, the network's size, the isometric term of the one arm (the other has beta 0), training, measures."""
 
     noise: Annotated[float, Field(ge=0)]  # standard deviation, in every coordinate
-    test_points: Count  # drawn apart from the training points; as many for val
+    test_points: Points  # drawn apart from the training points; as many for val
     seed: Annotated[int, Field(ge=0)]  # of the points
     isometry: Isometry
     seeds: Seeds  # of the networks
     training: TrainingSettings
-    neighbours: Annotated[int, Field(ge=1)]  # nearest points of the class over which local distortion is taken
+    neighbours: Count  # nearest points of the class over which local distortion is taken
 
 
 class Rings(_Toy):
     """Two linked circles of one radius in space, a class each; the second stands upright, its centre `offset` away."""
 
-    points: Count  # per ring
-    radius: Length
-    offset: Length
-    width: Annotated[int, Field(ge=1)]
-    layers: Annotated[int, Field(ge=1)]
+    points: Points  # per ring
+    radius: Positive
+    offset: Positive
+    width: Count
+    layers: Count
 
     @model_validator(mode="after")
     def _linked(self):
@@ -46,9 +45,9 @@ class Rings(_Toy):
 class Torus(_Toy):
     """A torus, cut into equal sectors along its long way round, with coarser sectors as levels above."""
 
-    side: Count  # training points per angle, on a grid
-    major: Length  # R
-    minor: Length  # r
+    side: Points  # training points per angle, on a grid
+    major: Positive  # R
+    minor: Positive  # r
     levels: Levels
     network: BlockSettings
 

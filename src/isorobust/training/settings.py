@@ -6,13 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from isorobust.common.params import Settings, Several
+from isorobust.common.params import Count, Settings, Several
 
 Seeds = Several[Annotated[int, Field(ge=0, lt=2**31)]]
 
 
 class TrainingSettings(Settings):
-    epochs: Annotated[int, Field(ge=1)]
+    epochs: Count
     batch_size: Annotated[int, Field(ge=2)]
     learning_rate: Annotated[float, Field(gt=0, le=100)]  # of Adam
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
