@@ -62,7 +62,8 @@ def publish(
     add_reclassifiers(tree, results, plugged, settings, before)
     found = reclassifiers.read(results_dir, [one for one in plugged if ran(results_dir, one.arm)])
     tree["reclassifiers"] = _with_published("reclassifiers", plug_ins, found, before)
-    files[metrics_dir / RECLASSIFIER_FIGURE] = png(reclassifiers.figure(tree["reclassifiers"], data))
+    if tree["reclassifiers"] or not before:
+        files[metrics_dir / RECLASSIFIER_FIGURE] = png(reclassifiers.figure(tree["reclassifiers"], data))
     files |= _connectivity(tree, results_dir, metrics_dir, paths, settings.reference, before)
     files |= _detection(tree, results_dir, metrics_dir, settings.reference, before)
     arms = list(arms)
