@@ -100,9 +100,8 @@ def product_rate() -> float:
 
 def random_split(count: int, seed: int) -> Split:
     random = np.random.default_rng(seed)
-    images = random.integers(
-        0, 256, (count, *SHAPE), dtype=np.uint8
-    )  # in bytes, for wider ones would be the peak that is measured
+    # In bytes throughout: wider numbers would be the peak of memory that is measured.
+    images = random.integers(0, 256, (count, *SHAPE), dtype=np.uint8)
     images *= random.integers(0, 5, images.shape, dtype=np.uint8) == 0
     return Split(images, random.integers(0, CLASSES, count))
 

@@ -48,7 +48,7 @@ def records(metrics: Path = cli.METRICS, results: Path = cli.RESULTS) -> list[tr
 
 
 def _readable(path: Path) -> dict[str, Any]:
-    """A JSON file's content, nothing where there is none. What is damaged is told by who writes the run, not here."""
+    """A JSON file's content; nothing where there is none or it is damaged, which of a result is told when its run is written."""
     try:
         return artifacts.read_json(path) if path.exists() else {}
     except UserError:
