@@ -170,7 +170,7 @@ def test_provenance_tells_what_changed():
     record = {"code": {"a.py": "1", "b.py": "2"}, "source": {}, "recipe": {"x": 1}, "threads": 2}
     now = {"code": {"a.py": "1", "b.py": "3", "c.py": "4"}, "source": {}, "recipe": {"x": 2}, "threads": 2}
     assert provenance.reasons(record, record) == []
-    assert provenance.reasons(record, now) == ["b.py changed", "c.py is new", "params.yaml: recipe changed"]
+    assert provenance.reasons(record, now) == ["changed:", "  .: b.py", "new:", "  .: c.py", "params.yaml: recipe changed"]
 
 
 def record(**changes):
@@ -242,9 +242,10 @@ def test_the_record_says_by_whom_each_arm_was_compared(tmp_path, monkeypatch):
     ]
     ours, theirs = ({**told, "code": {}, "threads": 1} for _ in range(2))
     assert provenance.reasons(ours, theirs) == [
-        "baseline, hierarchy: older than b.py",
-        "noise: older than a.py",
-        "noise: older than b.py",
+        "baseline, hierarchy older than:",
+        "  .: b.py",
+        "noise older than:",
+        "  .: a.py, b.py",
     ]
 
 

@@ -90,12 +90,21 @@ def save(data: str, record: dict[str, Any]) -> None:
 
 
 def reasons(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """What differs between a record and the present checkout."""
-    told = [f"{file} changed" for file in record["code"] if now["code"].get(file) != record["code"][file]]
-    told += [f"{file} is new" for file in now["code"] if file not in record["code"]]
-    told += [f"{', '.join(group['kept'])}: older than {file}" for group in record.get("carried", []) for file in group["changed"]]
+    """What differs between a record and the present checkout, in lines; files by folder."""
+    told = _by_folder("changed", [file for file in record["code"] if now["code"].get(file) != record["code"][file]])
+    told += _by_folder("new", [file for file in now["code"] if file not in record["code"]])
+    for group in record.get("carried", []):
+        told += _by_folder(f"{', '.join(group['kept'])} older than", group["changed"])
     known = [key for key in ("source", "recipe", "plug-ins", "threads") if key in record]
     return told + [f"params.yaml: {key} changed" for key in known if record[key] != now[key]]
+
+
+def _by_folder(title: str, files: list[str]) -> list[str]:
+    """The title and a line for each folder; nothing without a file."""
+    folders: dict[str, list[str]] = {}
+    for file in files:
+        folders.setdefault(str(Path(file).parent), []).append(Path(file).name)
+    return [f"{title}:", *(f"  {folder}: {', '.join(names)}" for folder, names in folders.items())] if files else []
 
 
 def stale() -> int:
