@@ -71,15 +71,16 @@ def measure(
     device: torch.device,
     trained: bool,
     block: str = "connectivity",
+    pairs_alone: bool = False,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """(numbers, arrays) of the models (seed, network) of one arm; docs/results.md lists both.
 
     Pairs of test images are drawn anew for each seed, so that intervals over seeds are over pairs too. Networks that
     are not trained give real images no class, so their pairs are synthetic. Errors: UserError if a network gets too
-    few images right for the `pairs` of the recipe's `block`. Components and matched images are left out unless that is
-    `connectivity`.
+    few images right for the `pairs` of the recipe's `block`. `pairs_alone`: without components and matched images.
     """
-    seen = [_look(model.to(device).eval(), seed, test, options, device, trained, block) for seed, model in models]
+    whole = trained and not pairs_alone
+    seen = [_look(model.to(device).eval(), seed, test, options, device, trained, whole, block) for seed, model in models]
     arrays: dict[str, np.ndarray] = {"seeds": np.array([seed for seed, _ in models])}
     numbers: dict[str, Any] = {"seeds": len(seen), "pairs": options.pairs, "kinds": {}}
     for kind in seen[0].heights:
@@ -97,7 +98,7 @@ def measure(
                 for name in ("height", "gap", "position")
             },
         }
-    if seen[0].component:
+    if whole:
         images = options.graph_images * seen[0].component["low"].size
         numbers["component"] = {
             criterion: mean(np.stack([one.component[criterion] for one in seen]), 0.0, 1.0, images).as_dict()
@@ -117,7 +118,9 @@ def _shares(values: np.ndarray, options: ConnectivitySettings) -> dict[str, dict
     }
 
 
-def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySettings, device, trained: bool, block: str) -> Seen:
+def _look(
+    model: nn.Module, seed: int, test: Split, options: ConnectivitySettings, device, trained: bool, whole: bool, block: str
+) -> Seen:
     images = torch.from_numpy(test.images).to(device).float().div_(255)
     labels = torch.from_numpy(test.labels).to(device)
     for weight in model.parameters():
@@ -132,7 +135,7 @@ def _look(model: nn.Module, seed: int, test: Split, options: ConnectivitySetting
     heights = {kind: found.heights.cpu().numpy() for kind, found in paths.items()}
     first = next(iter(kinds))
     seen = Seen(heights, straight, _shown(kinds[first], straight[first], paths[first]), ids)
-    if not trained or block != "connectivity":
+    if not whole:
         return seen
     component = _components(model, images, labels, right, options)
     return seen._replace(component=component, against=_matched_pairs(model, seed, images, labels, right, options))

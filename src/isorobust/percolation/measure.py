@@ -26,6 +26,7 @@ from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
 
 SCALED_AT_ONCE = 1000
+PAIRS = {"block": "percolation", "pairs_alone": True}  # how `measure` is asked: from which block, and for what
 
 
 def resized(split: Split, size: int) -> Split:
@@ -70,7 +71,7 @@ def percolation(
         fitted = fit(first, seeds, *small[:2], Arm(CrossEntropy(objective="cross-entropy")), training, device).load_into(first)
         here["accuracy"] = _accuracy(fitted, small[2], device)
         for state, models in (("trained", fitted), ("untrained", _networks(network, small[0], seeds))):
-            told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, state == "trained", "percolation")
+            told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, state == "trained", **PAIRS)
             here[state] = told["kinds"]
             for criterion, name in (("low", "heights"), ("level", "gaps")):
                 flags = arrays[f"{name}/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
@@ -101,5 +102,5 @@ def _random(test: Split, options: PercolationSettings, paths: ConnectivitySettin
     told = {}
     for network in options.random.networks:
         models = list(zip(seeds, _networks(network, test, seeds)))
-        told[network.name] = measure(models, test, paths, device, False, "percolation")[0]["kinds"]
+        told[network.name] = measure(models, test, paths, device, False, **PAIRS)[0]["kinds"]
     return told
