@@ -16,6 +16,7 @@ from isorobust.commands import extend, provenance, readme, verify
 from isorobust.commands.sync import records
 from isorobust.common.params import check
 from isorobust.common.splits import Split, write_split
+from isorobust.errors import UserError
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.stack import Stack
@@ -160,6 +161,12 @@ def test_verify_looks_at_a_toys_summary(tmp_path, value, told, status):
     done = in_folder(tmp_path, "verify", "rings")
     assert done.returncode == status and done.stdout.startswith(told), done.stderr
     assert f"rings: {1 - status} of 1 numbers lie" in done.stdout
+
+
+def test_without_git_verify_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="git: No such file or directory; this needs git"):
+        provenance.git("status")
 
 
 def test_verify_counts_a_lost_number_as_outside():

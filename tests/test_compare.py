@@ -391,6 +391,10 @@ def test_mistakes_are_told_over_all_images_where_measured():
     assert "images | uniform wrong class | hierarchical | flat | flat less hierarchical | errs to nearer classes |" in plain[0]
     assert plain[2] == "| two-level | clean | 1.55 | 0.50 | 0.50 | +0.50 [+0.40, +0.60] | holds |"
     assert plain[3] == "| two-level | PGD, L-infinity 0.1 | 1.55 |  |  |  |  |"
+    near = hierarchy()
+    near["two-level"]["mistakes"]["clean"]["nearer"]["lo"] = 0.0024
+    told = structure.mistakes_table({"hierarchy": near, "primary": {}}).splitlines()
+    assert "+0.50 [+0.002, +0.60] | holds" in told[2], "a bound that decides does not read as 0"
     told = structure.mistakes_table({"hierarchy": hierarchy(per_image=True), "primary": {}}).splitlines()
     ending = "per image: hierarchical | per image: flat | per image: flat less hierarchical | nearer per image |"
     assert told[0].endswith(ending)

@@ -395,10 +395,16 @@ def test_its_table_has_a_row_per_size_state_and_random_network(by_size):
     assert compared_sizes.tree({"skipped": True}, None) == {}
 
 
-def test_sizes_above_the_images_own_are_refused(splits):
+@pytest.mark.parametrize(
+    ("cut", "message"),
+    [(8, "percolation.sizes: found 9; allowed: at most 8"), (6, "percolation: found 'images of 8 x 6'; allowed: square ones")],
+    ids=["sizes above the images' own", "images that are not square"],
+)
+def test_what_cannot_be_scaled_down_is_refused(splits, cut, message):
     asked = check(PercolationSettings, {"sizes": [4, 9], "seeds": 1, "pairs": 4}, "percolation")
     training = TrainingSettings(epochs=1, batch_size=50, learning_rate=3e-3)
-    with pytest.raises(UserError, match="percolation.sizes: found 9; allowed: at most 8"):
+    narrow = [split._replace(images=split.images[..., :cut]) for split in splits]
+    with pytest.raises(UserError, match=message):
         percolation(
-            *splits, NETWORKS["tanh-mlp"], training, [0], asked, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu")
+            *narrow, NETWORKS["tanh-mlp"], training, [0], asked, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu")
         )

@@ -11,7 +11,9 @@ from conftest import NETWORKS
 
 import isorobust
 from isorobust.attacks.minimal import carlini_wagner, deep_fool
+from isorobust.common import artifacts
 from isorobust.common.params import check
+from isorobust.common.splits import Split
 from isorobust.common.statistics import mean
 from isorobust.compare import detection
 from isorobust.connectivity.inputs import cross_entropy
@@ -431,6 +433,36 @@ def test_numbers_that_the_data_cannot_serve_are_named(trained, splits, change, m
         measure(
             [(0, trained)], splits.train, splits.val, splits.test, check(DetectionSettings, {**SMALL, **change}, "x"), CPU, True
         )
+
+
+@pytest.mark.parametrize(("name", "key"), [("pgd", "images"), ("apgd-ce", "seeds"), ("square", "batch"), ("pgd", "eps")])
+def test_what_detection_has_of_its_own_is_refused_in_its_attacks(name, key):
+    value = {"linf": [0.3]} if key == "eps" else 1
+    asked = {**SMALL, "attacks": {**SMALL["attacks"], name: {**SMALL["attacks"][name], key: value}}}
+    with pytest.raises(UserError, match=f"{name} without {key}"):
+        check(DetectionSettings, asked, "detection")
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_network_that_gets_none_of_a_part_right_is_told(trained, splits, options, part):
+    wrong = {name: getattr(splits, name) for name in ("train", "val", "test")}
+    images = torch.from_numpy(wrong[part].images).float() / 255
+    wrong[part] = Split(wrong[part].images, ((trained(images).argmax(1) + 1) % 5).numpy())
+    told = {"train": "clean images to fit to", "val": "validation images", "test": "test images"}[part]
+    with pytest.raises(UserError, match=f"detection: found no {told} that seed 0 gets right"):
+        measure([(0, trained)], *wrong.values(), options, CPU, trained=True)
+
+
+def test_an_attack_tried_on_wrong_images_alone_is_left_out(trained, splits):
+    images = torch.from_numpy(splits.test.images).float() / 255
+    right = trained(images).argmax(1).numpy() == splits.test.labels
+    labels = splits.test.labels.copy()
+    labels[0] = (labels[0] + 1) % 5 if right[0] else labels[0]  # the one that DeepFool gets
+    few = {**SMALL, "attacks": {**SMALL["attacks"], "deepfool": {"images": 1, "steps": 5}}}
+    test = Split(splits.test.images, labels)
+    numbers, _ = measure([(0, trained)], splits.train, splits.val, test, check(DetectionSettings, few, "x"), CPU, True)
+    assert "deepfool" not in numbers["fooled"] and "pgd" in numbers["fooled"]
+    artifacts.json_bytes(numbers)  # refuses what JSON lacks
 
 
 def test_a_robust_network_leaves_attacks_out(trained, splits, options):

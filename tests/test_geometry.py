@@ -302,6 +302,9 @@ def test_settings_and_splits_that_do_not_fit_are_refused(splits):
     options = check(GeometrySettings, OPTIONS, "here")
     with pytest.raises(UserError, match="geometry.images: found 40; allowed: at most 10"):
         arm.measure_arm(checkpoint, splits.test.first(10), options, torch.device("cpu"))
+    wide = check(GeometrySettings, {**OPTIONS, "neighbours": 30}, "here")
+    with pytest.raises(UserError, match=r"geometry.neighbours: found 30; allowed: below \d+, the images of the largest class"):
+        arm.measure_arm(checkpoint, splits.test, wide, torch.device("cpu"))
     alone = Split(splits.test.images[:40], np.arange(40))
     with pytest.raises(UserError, match="so many that two are of one class"):
         arm.measure_arm(checkpoint, alone, options, torch.device("cpu"))

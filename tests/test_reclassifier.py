@@ -536,6 +536,14 @@ def test_sensitivity_is_the_change_of_centred_logits_per_unit_of_features(tuned,
         assert float(size.square().mean().sqrt()) == pytest.approx(found[head]["random"][0], rel=0.15)
 
 
+def test_a_head_that_gets_nothing_right_has_no_margin(tuned, splits):
+    setup = prepare(splits.test, 5, check(ReclassifierAttack, ATTACK, "x"), CPU)
+    model = plug_in(tuned.checkpoint, 0)
+    wrong = (model.both(setup.images)[1].argmax(1) + 1) % 5
+    with pytest.raises(UserError, match="reclassifier-attack.images: found none of 80 that the fc head gets right"):
+        sensitivity([model], setup._replace(labels=wrong))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

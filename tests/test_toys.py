@@ -95,6 +95,12 @@ def test_a_study_gives_numbers_and_pictures_and_the_same_bytes_again(name, kind)
     assert all(content.startswith(b"\x89PNG") and b"Software" not in content for content in drawn.values())
 
 
+def test_too_few_points_to_measure_are_told():
+    done = study("rings", small(Rings, "rings", test_points=2), torch.device("cpu"))
+    with pytest.raises(UserError, match="toys: test_points: found 2; allowed: so many that three"):
+        measures(done)
+
+
 def test_both_arms_start_from_the_same_weights_and_differ_by_the_term_alone():
     options = small(Rings, "rings", isometry={"beta": 0.0})
     done = study("rings", options, torch.device("cpu"))
