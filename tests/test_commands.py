@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -30,6 +31,52 @@ def test_the_readmes_tables_are_current(monkeypatch):
     monkeypatch.chdir(ROOT)
     text = (ROOT / "README.md").read_text()
     assert readme.filled(text) == text, "run `make tables`"
+
+
+# A number, at most six words, and its limits: `-0.5 [-2.9, +2.0]`, `97 % [94, 100]`.
+INTERVAL = re.compile(r"([-+]?\d+(?:\.\d+)?)(?: [a-zA-Z%-]+){0,6} \[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
+
+
+def test_every_interval_in_the_readmes_prose_is_a_committed_one():
+    """Prose is written by hand: a number in it has to occur in the metrics, as it is or in percent, of either sign."""
+    committed = [limits for path in (ROOT / "metrics").rglob("*.json") for limits in intervals(json.loads(path.read_text()))]
+    values = np.array(committed)
+    values = np.concatenate([values, -values[:, [0, 2, 1]]])
+    values = np.concatenate([values, 100 * values])
+    prose = readme.CLAIMS.sub("", readme.BLOCK.sub("", (ROOT / "README.md").read_text()))
+    stated = [match.groups() for match in INTERVAL.finditer(" ".join(prose.split()))]
+    assert len(stated) > 20
+    assert [numbers for numbers in stated if not occurs(numbers, values)] == []
+
+
+def intervals(tree):
+    """Value and limits of all measurements in a metrics file."""
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    if isinstance(tree, dict) and isinstance(tree.get("value"), (int, float)) and None not in (tree.get("lo"), tree.get("hi")):
+        yield tree["value"], tree["lo"], tree["hi"]
+    for part in inner:
+        yield from intervals(part)
+
+
+def occurs(numbers, values):
+    """Whether a row of `values` [T, 3] rounds to these three numbers as they are written."""
+    last_digit = np.array([10.0 ** -len(number.partition(".")[2]) for number in numbers])
+    return (np.abs(values - np.array(numbers, float)) <= 0.5 * last_digit + 1e-9).all(axis=1).any()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("0.12 [0.10, 0.14] more", True),
+        ("12 % [10, 14]", True),
+        ("loses -12.3 points [-14.0, -10.0]", True),
+        ("12.4 [10.0, 14.0]", False),
+    ],
+)
+def test_an_interval_is_found_as_written(text, found):
+    share = np.array([[0.123, 0.1, 0.14]])
+    percent = 100 * np.concatenate([share, -share[:, [0, 2, 1]]])
+    assert occurs(INTERVAL.search(text).groups(), np.concatenate([share, percent])) == found
 
 
 def test_the_readmes_code_runs(tmp_path, monkeypatch):
