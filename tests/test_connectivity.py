@@ -14,7 +14,7 @@ from isorobust.common.params import check
 from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
 from isorobust.connectivity.inputs import chosen_tuples, cross_entropy, match_loss, synthesise
-from isorobust.connectivity.measure import _components, _drawn, _matched_pairs, measure
+from isorobust.connectivity.measure import _components, _drawn, _matched_pairs, _pairs, measure
 from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
@@ -313,6 +313,20 @@ def test_untrained_networks_are_measured_on_synthetic_inputs(splits):
     )
     assert set(numbers["kinds"]) == {"synthetic", "between-classes"} and "against" not in numbers
     assert arrays["shown/images"].shape == (4, 1, 8, 8)
+
+
+@pytest.mark.parametrize("count", [2, 4, 5, 6, 7, 11])
+def test_untrained_partners_between_classes_are_of_another_class(splits, count):
+    """Whether or not the classes' round closes at the last pair; a partner is one of those that lie within classes."""
+    images, labels = torch.from_numpy(splits.test.images).float() / 255, torch.from_numpy(splits.test.labels)
+    network = build(NETWORKS["tanh-mlp"], images.shape[1:], 5, seed=1)
+    options = check(ConnectivitySettings, {**SMALL, "pairs": count, "synthesis": {"steps": 1}}, "x")
+    kinds, _ = _pairs(network, 1, images, labels, np.zeros(len(labels), bool), options, False, "x")
+    within, between = kinds["synthetic"], kinds["between-classes"]
+    assert (within.class_a == within.class_c).all() and (between.class_a != between.class_c).all()
+    partner = (between.c[:, None] == within.c[None]).flatten(2).all(2).long().argmax(1)
+    assert torch.equal(between.c, within.c[partner]) and torch.equal(between.class_c, within.class_c[partner])
+    assert len(partner[:-1].unique()) == count - 1
 
 
 def test_a_network_that_is_never_right_is_named(splits):
