@@ -32,6 +32,14 @@ def pytest_configure(config):
     torch.set_num_threads(2)
 
 
+@pytest.fixture
+def threads():
+    """A function that sets the number of CPU threads for one test; with one, all work is done in this process."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def splits() -> Splits:
     """Five classes of 8x8 grey images, learnable but not robustly so."""

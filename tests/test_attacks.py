@@ -380,7 +380,8 @@ def test_a_check_that_is_not_a_number_has_failed():
     assert not told["passed"] and json.dumps(told, allow_nan=False)
 
 
-def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, splits, tmp_path, monkeypatch):
+def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, splits, tmp_path, monkeypatch, threads):
+    threads(1)
     first, _ = evaluated([trained], splits, tmp_path)
     calls = []
     for module in ("evaluation.evaluate", "attacks.judge"):
@@ -392,7 +393,8 @@ def test_a_second_evaluation_reads_every_unit_and_gives_the_same_bytes(trained, 
     assert all(np.array_equal(first.arrays[k], second.arrays[k]) for k in first.arrays)
 
 
-def test_a_killed_evaluation_goes_on_where_it_was(trained, splits, tmp_path, monkeypatch):
+def test_a_killed_evaluation_goes_on_where_it_was(trained, splits, tmp_path, monkeypatch, threads):
+    threads(1)
     whole, _ = evaluated([trained], splits, tmp_path / "a")
     judge, made = evaluate_module.judge, []
 
@@ -414,20 +416,21 @@ def test_a_killed_evaluation_goes_on_where_it_was(trained, splits, tmp_path, mon
 
 
 def test_units_are_named_by_content_and_a_damaged_one_is_made_again(tmp_path):
-    made = []
+    log = tmp_path / "made"
+    log.touch()
 
     def unit(key):
-        return Unit(key, lambda: made.append(key) or {"x": np.arange(3)})
+        return Unit({"key": key}, lambda: log.open("a").write(key) and {"x": np.arange(3)})
 
-    store = Store(tmp_path)
-    store.run([unit({"a": 1}), unit({"a": 2}), unit({"a": 1})], "t")
-    assert made == [{"a": 1}, {"a": 2}, {"a": 1}]
-    store.run([unit({"a": 1}), unit({"a": 2})], "t")
-    assert len(made) == 3
-    path = store.path(unit({"a": 1}))
+    store = Store(tmp_path / "units")
+    store.run([unit("a"), unit("b")], "t")
+    assert sorted(log.read_text()) == ["a", "b"]
+    store.run([unit("b"), unit("a")], "t")
+    assert len(log.read_text()) == 2
+    path = store.path(unit("a"))
     path.write_bytes(path.read_bytes()[:20])
-    assert store.run([unit({"a": 1})], "t")[0]["x"].tolist() == [0, 1, 2]
-    assert len(made) == 4
+    assert store.run([unit("a")], "t")[0]["x"].tolist() == [0, 1, 2]
+    assert log.read_text()[2:] == "a"
 
 
 MANY_UNITS = """

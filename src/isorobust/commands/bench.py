@@ -1,9 +1,9 @@
 """Speed and memory on the machine at hand, in one run: `python -m isorobust.commands.bench [--images N]`.
 
 Training against a plain loop (one float64 model, a DataLoader over a map-style data set, batch
-distances by cdist), PGD against calling torchattacks, the worst case per image, peak memory, and
-the rate of matrix products, of which every figure's share is given. Images are random where speed
-does not depend on what they show.
+distances by cdist), PGD against calling torchattacks, the worst case per image in one process and in
+several, peak memory, and the rate of matrix products, of which every figure's share is given. Images
+are random where speed does not depend on what they show.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from isorobust.networks.zoo import Network, build, predict
 from isorobust.objectives.settings import Arm, CrossEntropy, Isometry
 from isorobust.training.fit import fit
 from isorobust.training.settings import TrainingSettings
+from isorobust.workers import spread
 
 SHAPE, CLASSES, BATCH = (1, 28, 28), 10, 100
 NETWORK = TanhMLP(name="tanh-mlp", width=100, hidden_layers=5)
@@ -199,9 +200,19 @@ def worst_case_rows(count: int, parts_of: WorstCase) -> list[list[str]]:
     radii, parts = (0.0464, 0.1), worst_case_parts(parts_of, CLASSES)
     problems = [Problem(network.eval(), images, labels, "linf", eps, 0, CLASSES) for eps in radii]
     standing = (predict(network, images) == labels).expand(len(radii), -1)
-    took = seconds(lambda: compose(problems, parts, standing))
-    what = f"worst case, L-infinity {' and '.join(map(str, radii))}, batch {count}"
-    return [[what, f"{1000 * took / count:.0f} ms per image", "", ""]]
+
+    def attack(_: int) -> None:
+        compose(problems, parts, standing)
+
+    threads = torch.get_num_threads()
+    batches = range(2 * threads)
+    alone = seconds(lambda: [attack(i) for i in batches]) / len(batches)
+    spread_out = seconds(lambda: list(spread(attack, batches))) / len(batches)
+    what = f"worst case, L-infinity {' and '.join(map(str, radii))}, {len(batches)} batches of {count}"
+    return [
+        [f"{what}, in turn, {threads} threads", f"{1000 * alone / count:.0f} ms per image", "1.0", ""],
+        [f"the same, {threads} processes", f"{1000 * spread_out / count:.0f} ms per image", f"{alone / spread_out:.1f}", ""],
+    ]
 
 
 def memory_row() -> list[str]:

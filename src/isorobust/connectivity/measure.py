@@ -21,6 +21,7 @@ from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.errors import UserError
 from isorobust.progress import say
 from isorobust.ranking import contrasts
+from isorobust.workers import spread
 
 CRITERIA = ("low", "level")  # of a path: its highest loss is at most a threshold; the rise above its higher end is
 RANGES = {  # of what a loss curve is told by; losses have no upper end
@@ -80,7 +81,12 @@ def measure(
     few images right for the `pairs` of the recipe's `block`. `pairs_alone`: without components and matched images.
     """
     whole = trained and not pairs_alone
-    seen = [_look(model.to(device).eval(), seed, test, options, device, trained, whole, block) for seed, model in models]
+
+    def look(i: int) -> Seen:
+        seed, model = models[i]
+        return _look(model.to(device).eval(), seed, test, options, device, trained, whole, block)
+
+    seen = list(spread(look, range(len(models))))
     arrays: dict[str, np.ndarray] = {"seeds": np.array([seed for seed, _ in models])}
     numbers: dict[str, Any] = {"seeds": len(seen), "pairs": options.pairs, "kinds": {}}
     for kind in seen[0].heights:

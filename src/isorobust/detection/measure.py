@@ -13,12 +13,13 @@ from isorobust.common.splits import Split
 from isorobust.common.statistics import Estimate, mean
 from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
 from isorobust.detection.inputs import attacked, for_fitting, references
-from isorobust.detection.scores import ADAPTIVE, UNSEEN, auroc_values
+from isorobust.detection.scores import auroc_values
 from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, found
 from isorobust.networks.zoo import predict
 from isorobust.progress import progress, say
 from isorobust.ranking import auroc_by_image, share_by_image
+from isorobust.workers import spread
 
 
 class Verdicts(NamedTuple):
@@ -60,12 +61,20 @@ def measure(
         allowed = f"at most {left} (the training images less the references)"
         raise found("detection.fitting.images", options.fitting.images, allowed)
     splits = train, val, test.first(options.images)
-    with progress(len(models) * (len(UNSEEN) + len(ADAPTIVE)), "detect", "attack") as bar:
-        seen = [_look(model.to(device).eval(), seed, splits, options, device, trained, bar) for seed, model in models]
+
+    def look(i: int) -> Verdicts:
+        seed, model = models[i]
+        return _look(model.to(device).eval(), seed, splits, options, device, trained)
+
+    seen = []
+    with progress(len(models), "detect", "seed") as bar:
+        for one in spread(look, range(len(models))):
+            seen.append(one)
+            bar.update()
     return summarise([seed for seed, _ in models], seen)
 
 
-def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, device: torch.device, trained: bool, bar) -> Verdicts:
+def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, device: torch.device, trained: bool) -> Verdicts:
     for weight in model.parameters():
         weight.requires_grad_(False)
     classes = int(splits[0].labels.max()) + 1
@@ -86,7 +95,7 @@ def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, devic
     held_out = _right(model, val, val_y)
     _some(held_out[1], seed, "validation images", "a network that gets some right")
     detector.set_thresholds(detector.see(held_out[0]))
-    return _judge(detector, test, test_y, held_out, options, seed, bar)
+    return _judge(detector, test, test_y, held_out, options, seed)
 
 
 def _some(labels: Tensor, seed: int, what: str, allowed: str) -> None:
@@ -104,7 +113,7 @@ def _right(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Te
     return images[kept], labels[kept]
 
 
-def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, partners, options, seed: int, bar) -> Verdicts:
+def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, partners, options, seed: int) -> Verdicts:
     clean = detector.see(images)
     right = clean.classes == labels.cpu().numpy()
     if not right.any():
@@ -120,7 +129,6 @@ def _judge(detector: BarrierDetector, images: Tensor, labels: Tensor, partners, 
         moved = (made.images - images[made.places]).flatten(1)
         both = torch.stack([moved.norm(dim=1), moved.abs().amax(1)], dim=1)
         change[attack] = _padded(both.cpu().numpy(), places, len(images))
-        bar.update()
     return Verdicts(right, fooled, scores, detector.thresholds, features, change)
 
 

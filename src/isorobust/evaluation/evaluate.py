@@ -15,10 +15,10 @@ from isorobust.attacks.judge import judge, judge_worst_case
 from isorobust.attacks.perturb import Problem, perturb, worst_case_parts
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
-from isorobust.common.runtime import derive_seed, describe
+from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.errors import UserError
-from isorobust.evaluation.units import Store, Unit
+from isorobust.evaluation.units import Store, Unit, runtime
 from isorobust.networks.zoo import predict
 from isorobust.verdicts import Arrays, points_of, ran_at
 
@@ -66,7 +66,7 @@ class Bench:
         self.images = torch.from_numpy(self.split.images).to(self.device).float().div_(255)
         self.labels = torch.from_numpy(self.split.labels).to(self.device)
         code = [(Path(isorobust.__file__).parent / name).read_bytes() for name in UNIT_CODE]
-        self.context = {"code": artifacts.digest(*code), "runtime": describe(self.device), "classes": classes}
+        self.context = {"code": artifacts.digest(*code), "runtime": runtime(self.device), "classes": classes}
         self.digests: dict[tuple[int, int], str] = {}
 
     def batches(self, count: int | None, size: int | None) -> list[slice]:

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from isorobust.common import artifacts
+from isorobust.common.runtime import describe
 from isorobust.errors import UserError
 from isorobust.progress import progress
 from isorobust.verdicts import Arrays
+from isorobust.workers import spread
 
 
 class Unit(NamedTuple):
@@ -18,6 +22,11 @@ class Unit(NamedTuple):
 
     key: dict[str, Any]
     compute: Callable[[], Arrays]
+
+
+def runtime(device: torch.device) -> dict[str, str]:
+    """What a unit depends on besides its settings: versions and device, but not the threads, for it has always one."""
+    return {**describe(device), "threads": "1"}
 
 
 class Store:
@@ -39,18 +48,18 @@ class Store:
         gc.freeze()
         with progress(len(units), label, "unit") as bar:
             bar.update(len(units) - len(missing))
-            for i in missing:
-                arrays = units[i].compute()
-                artifacts.write_npz(self.path(units[i]), arrays)
-                # Let go, and read again below: a small array kept from each unit splits a hole that the next one's images
-                # would have fitted into, and thousands of units then hold gigabytes.
-                del arrays
-                gc.collect()
+            for _ in spread(lambda i: self._compute(units[i]), missing):
                 bar.update()
         gc.unfreeze()
         for i in missing:
             results[i] = artifacts.read_npz(self.path(units[i]))
         return results
+
+    def _compute(self, unit: Unit) -> None:
+        """Nothing is handed back: a small array kept from each unit splits a hole that the next one's images would
+        have fitted into, and thousands of units then hold gigabytes."""
+        artifacts.write_npz(self.path(unit), unit.compute())
+        gc.collect()
 
     def _read(self, unit: Unit) -> Arrays | None:
         path = self.path(unit)

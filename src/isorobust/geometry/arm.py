@@ -19,6 +19,7 @@ from isorobust.geometry.settings import GeometrySettings
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import Network
 from isorobust.progress import say
+from isorobust.workers import spread
 
 BATCH = 1000  # images per forward pass
 POSITIVE = (0.0, np.inf)
@@ -62,7 +63,7 @@ def measure_arm(
     Errors: UserError when `options` asks for more images than there are, or for so few that no pair is left.
     """
     sample = _sample(test, options, device)
-    seeds = [_measure(checkpoint.network(seed, device), sample, options) for seed in checkpoint.seeds]
+    seeds = list(spread(lambda seed: _measure(checkpoint.network(seed, device), sample, options), checkpoint.seeds))
     counts = {"jacobian": options.jacobian_images, "boundary": options.boundary_images}
     numbers: dict[str, Any] = {"seeds": len(seeds)}
     for path in seeds[0].numbers:

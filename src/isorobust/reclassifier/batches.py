@@ -13,10 +13,11 @@ import isorobust
 from isorobust.attacks.perturb import Problem
 from isorobust.common import artifacts
 from isorobust.common.params import eps_key
-from isorobust.common.runtime import derive_seed, describe
+from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.errors import found
 from isorobust.evaluation.evaluate import UNIT_CODE
+from isorobust.evaluation.units import runtime
 from isorobust.reclassifier.settings import ReclassifierAttack
 
 CODE = (*UNIT_CODE, *(f"reclassifier/{name}.py" for name in ("network", "prototypes", "whole_batches")))
@@ -65,7 +66,7 @@ def prepare(test: Split, classes: int, options: ReclassifierAttack, device: torc
         place,
         classes,
         options,
-        {"code": artifacts.digest(*code), "runtime": describe(device), "classes": classes},
+        {"code": artifacts.digest(*code), "runtime": runtime(device), "classes": classes},
     )
 
 
