@@ -81,9 +81,11 @@ def test_a_process_that_the_system_ends_is_told(threads):
 
 
 SLEEPERS = """
-import os, sys, time, torch
+import os, signal, sys, time, torch
 from pathlib import Path
 from isorobust.workers import spread
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script started behind it, and inherited
 
 def work(item):
     (Path(sys.argv[1]) / str(os.getpid())).touch()

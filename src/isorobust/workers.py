@@ -46,18 +46,19 @@ def _in_processes(work: Callable[[Item], Result], items: list[Item], count: int)
     _work = work
     others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _start)
-    pending = deque(pool.submit(_do, item) for item in items)
+    finished = False
     try:
+        pending = deque(pool.submit(_do, item) for item in items)
         while pending:
-            yield pending[0].result()
-            pending.popleft()
+            yield pending.popleft().result()
+        finished = True
     except BrokenProcessPool:
         raise UserError(
             f"one of {count} processes was ended by the system, mostly for lack of memory; allowed: fewer `threads`"
         ) from None
     finally:
         _work = None
-        if pending:  # an error or Ctrl-C: nobody waits for what is under way
+        if not finished:  # an error or Ctrl-C: nobody waits for what is under way
             for process in set(multiprocessing.active_children()).difference(others):
                 process.kill()
         pool.shutdown(cancel_futures=True)
