@@ -47,8 +47,8 @@ ui: ## open MLflow's page on the runs of this checkout
 sync: ## write the MLflow runs that are missing, from the metric files
 	@$(IN_ENV) python -m isorobust.commands.sync
 
-tables: ## write the README's result tables from the metrics
-	@$(IN_ENV) python -m isorobust.commands.readme
+tables: ## write the result tables of README.md and docs/findings.md from the metrics
+	@$(IN_ENV) python -m isorobust.commands.tables
 
 verify: ## compare regenerated metrics with the committed ones (DATA=name)
 	@$(IN_ENV) python -m isorobust.commands.verify $(DATA)

@@ -21,8 +21,8 @@ from isorobust.common.splits import Split
 from isorobust.errors import UserError
 from isorobust.evaluation import evaluate as evaluate_module
 from isorobust.evaluation.arm import attack_arm
-from isorobust.evaluation.checks import run_checks
-from isorobust.evaluation.evaluate import Bench, Victim, evaluate
+from isorobust.evaluation.checks import _of_flags, run_checks
+from isorobust.evaluation.evaluate import Bench, Victim, _standing, evaluate
 from isorobust.evaluation.units import Store, Unit
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import build
@@ -290,6 +290,39 @@ def test_derived_verdicts_are_per_sample_worst_cases(trained, splits, tmp_path):
         assert np.array_equal(arrays[key.replace("predicted", "correct", 1)], arrays[key] == arrays["labels"])
 
 
+def test_an_attack_on_fewer_images_gives_no_strongest_verdict(trained, splits, tmp_path):
+    """Or clean accuracy would stand as that under attack."""
+    few = {**SETTINGS, "eps": {"linf": [0.1]}, "attacks": {"pgd": {"steps": 10, "images": 20}}}
+    del few["worst-case"]
+    arrays = evaluated([trained], splits, tmp_path, few)[0].arrays
+    assert "correct/pgd/linf/0.1" in arrays and not [name for name in arrays if name.startswith("correct/strongest")]
+
+
+def test_the_worst_case_counts_what_fell_at_any_smaller_radius():
+    clean, fallen = np.ones((1, 3), bool), np.array([[True, False, True]])
+    arrays = {"correct/clean": clean, "correct/fgsm/linf/0.05": fallen, "correct/pgd/linf/0.1": np.array([[False, True, True]])}
+    arrays |= {"correct/pgd/l2/0.01": np.zeros((1, 3), bool)}
+    assert _standing(arrays, "linf", [0.08, 0.1], 1, 3)[:, 0].tolist() == [[True, False, True], [False, False, True]]
+
+
+def test_one_image_on_the_boundary_is_no_other_verdict_and_two_are(trained, splits, tmp_path):
+    options = check(settings.AttackSettings, SETTINGS, "attack")
+    victims, bench = [Victim(0, trained, "m")], Bench(splits.test, 5, options)
+    evaluation = evaluate(victims, victims, bench, Store(tmp_path))
+    for image, passed in ((0, True), (1, False)):
+        evaluation.arrays["correct/pgd/linf/0.1"][0, image] ^= True
+        assert run_checks(victims, bench, evaluation)["verdicts-agree"]["passed"] == passed
+
+
+def test_accuracy_that_rises_with_the_radius_is_noticed(trained, splits, tmp_path):
+    evaluation, checks = evaluated([trained], splits, tmp_path)
+    arrays = evaluation.arrays
+    assert checks["falls-with-eps"]["passed"] and checks["cross-entropy-not-masked"]["passed"]
+    swapped = {"correct/pgd/linf/0.05": arrays["correct/pgd/linf/0.3"], "correct/pgd/linf/0.3": arrays["correct/pgd/linf/0.05"]}
+    told = _of_flags(evaluation._replace(arrays={**arrays, **swapped}))
+    assert told["falls-with-eps"].value > 0.01 == told["falls-with-eps"].limit
+
+
 class Wrapped(nn.Module):
     """A planted failure around a good network."""
 
@@ -341,6 +374,17 @@ def test_a_planted_failure_raises_its_checks(kind, expected, trained, splits, tm
     _, checks = evaluated([kind(trained)], splits, tmp_path, surrogates=[surrogate])
     failed = {name for name, c in checks.items() if not c["passed"]}
     assert expected <= failed, f"raised only {failed}"
+
+
+def test_logits_too_large_for_cross_entropy_fall_to_the_margin_alone(trained, splits, tmp_path):
+    """Where no other attack has felled them before."""
+    alone = {
+        "attacks": {"pgd": SETTINGS["attacks"]["pgd"]},
+        "worst-case": {**SETTINGS["worst-case"], "eps": {"linf": [0.1, 0.3]}},
+    }
+    for model, passed in ((trained, True), (HugeLogits(trained), False)):
+        check_of = evaluated([model], splits, tmp_path, {**SETTINGS, **alone})[1]["cross-entropy-not-masked"]
+        assert check_of["passed"] == passed, check_of
 
 
 def test_a_do_nothing_attack_is_noticed(trained, splits, tmp_path, monkeypatch):

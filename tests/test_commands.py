@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
 
-from isorobust.commands import extend, provenance, readme, verify
+from isorobust.commands import extend, provenance, tables, verify
 from isorobust.commands.sync import records
 from isorobust.common.params import check
 from isorobust.common.splits import Split, write_split
@@ -25,30 +26,46 @@ from isorobust.networks.zoo import build
 
 TOYS = ("rings", "torus")
 DATA = sorted(path.parent.name for path in (ROOT / "metrics").glob("*/compare.json"))
+PAGES = {str(page): (ROOT / page).read_text() for page in (tables.README, tables.FINDINGS)}
 
 
-def test_the_readmes_tables_are_current(monkeypatch):
+@pytest.mark.parametrize("page", PAGES)
+def test_a_pages_tables_are_current(page, monkeypatch):
     monkeypatch.chdir(ROOT)
-    text = (ROOT / "README.md").read_text()
-    assert readme.filled(text) == text, "run `make tables`"
+    names = tables.data_sets(PAGES[str(tables.FINDINGS)])
+    assert tables.filled(PAGES[page], Path(page), names) == PAGES[page], "run `make tables`"
 
 
 # A number, at most six words, and its limits: `-0.5 [-2.9, +2.0]`, `97 % [94, 100]`.
 INTERVAL = re.compile(r"([-+]?\d+(?:\.\d+)?)(?: [a-zA-Z%-]+){0,6} \[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
 
 
-def test_every_interval_in_the_readmes_prose_is_a_committed_one():
+def sections():
+    """(data set or "", prose) of the pages: what stands under a data set's heading in the findings, and all else."""
+    yield "", PAGES[str(tables.README)]
+    for part in PAGES[str(tables.FINDINGS)].split("\n## "):
+        yield next((data for data in DATA if part.startswith(f"{data}: ")), ""), part
+
+
+def test_every_interval_in_prose_is_a_committed_one_of_its_data_set():
     """Prose is written by hand: a number in it has to occur in the metrics, as it is or in percent, of either sign."""
-    committed = [limits for path in (ROOT / "metrics").rglob("*.json") for limits in intervals(json.loads(path.read_text()))]
-    values = np.array(committed)
+    missing, count, off_by_one = [], 0, 0
+    for data, text in sections():
+        values = committed(ROOT / "metrics" / data)
+        for value, *limits in (match.groups() for match in INTERVAL.finditer(" ".join(tables.BLOCK.sub("", text).split()))):
+            if not occurs((value, *limits), values):
+                missing.append((data, value, *limits))
+            count += 1
+            off_by_one += occurs((f"{float(value) + last_digit(value):.9g}", *limits), values)
+    assert missing == [] and count > 40
+    assert off_by_one < count / 2, "so many numbers that any would occur"
+
+
+def committed(folder):
+    """Values and limits `[T, 3]` of all measurements below a folder, and with the sign turned, and both in percent."""
+    values = np.array([limits for path in folder.rglob("*.json") for limits in intervals(json.loads(path.read_text()))])
     values = np.concatenate([values, -values[:, [0, 2, 1]]])
-    values = np.concatenate([values, 100 * values])
-    prose = readme.CLAIMS.sub("", readme.BLOCK.sub("", (ROOT / "README.md").read_text()))
-    stated = [match.groups() for match in INTERVAL.finditer(" ".join(prose.split()))]
-    assert len(stated) > 20
-    assert [numbers for numbers in stated if not occurs(numbers, values)] == []
-    off_by_one = [(f"{float(value) + last_digit(value):.9g}", *limits) for value, *limits in stated]
-    assert sum(occurs(numbers, values) for numbers in off_by_one) < len(stated) / 2, "so many numbers that any would occur"
+    return np.concatenate([values, 100 * values])
 
 
 def intervals(tree):
@@ -104,8 +121,14 @@ def test_the_readmes_code_runs(tmp_path, monkeypatch):
     assert torch.isfinite(told["around"].heights).all() and set(told["found"]) >= {"barrier", "endpoint-loss"}
 
 
-def test_the_readme_has_a_block_for_every_data_set():
-    assert {match[2] for match in readme.BLOCK.finditer((ROOT / "README.md").read_text())} == {*DATA, *TOYS}
+def test_the_findings_have_a_block_for_every_data_set():
+    assert {*tables.data_sets(PAGES[str(tables.FINDINGS)])} == {*DATA, *TOYS}
+
+
+def test_a_word_that_the_tables_do_not_know_writes_nothing(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(UserError, match="found --chek; allowed: nothing, or --check"):
+        tables.main(["--chek"])
 
 
 def test_committed_figures_are_those_that_reports_show():
@@ -119,15 +142,25 @@ def figures(data):
     return re.findall(r"\]\((\S+\.png)\)", (ROOT / "metrics" / data / "report.md").read_text())
 
 
-def test_the_readme_links_sections_that_reports_have():
-    """By the anchors that renderers of Markdown give to headings; and shows no image that is not committed."""
-    text = (ROOT / "README.md").read_text()
-    links = re.findall(r"\]\((metrics/\S+?report\.md)#(\S+?)\)", text)
-    assert {file for file, _ in links} == {f"metrics/{data}/report.md" for data in DATA}
-    for file, anchor in links:
-        titles = [line[3:].lower() for line in (ROOT / file).read_text().splitlines() if line.startswith("## ")]
-        assert anchor in {"-".join(title.split()) for title in titles}
-    assert all((ROOT / name).exists() for name in re.findall(r"\]\((\S+\.png)\)", text))
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_links_what_there_is(page):
+    """Files, and sections by the anchors that renderers of Markdown give to headings; no image that is not committed."""
+    folder = (ROOT / page).parent
+    for link in re.findall(r"\]\(([^)#\s]*)(?:#(\S+?))?\)", PAGES[page]):
+        file, anchor = link
+        if file.startswith("http"):
+            continue
+        path = folder / file if file else ROOT / page
+        assert path.exists(), link
+        if anchor:
+            titles = [line.lstrip("#").strip().lower() for line in path.read_text().splitlines() if line.startswith("#")]
+            assert anchor in {re.sub(r"[^a-z0-9 -]", "", title).replace(" ", "-") for title in titles}, link
+
+
+def test_the_findings_link_every_report():
+    assert {f"../metrics/{data}/report.md" for data in DATA} <= set(
+        re.findall(r"\]\((\S+?report\.md)#", PAGES["docs/findings.md"])
+    )
 
 
 def test_results_besides_the_locked_data_set_carry_provenance(monkeypatch):

@@ -249,10 +249,11 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
         },
     }
     other = {**tree, "twins": {}, "reclassifiers": {}, "primary": {**tree["primary"], "failed-checks": {"baseline": ["x"]}}}
-    toys = {"torus": {"levels": {"level-2": {"claims": dict.fromkeys(TOY_CLAIMS, {**good, "verdict": HOLDS})}}}}
+    level = {"claims": dict.fromkeys(TOY_CLAIMS, {**good, "verdict": HOLDS}), "isometric": {"boundary_rank_correlation": bad}}
+    toys = {"torus": {"levels": {"level-2": level}}}
     told = evidence.table({"digits": tree, "planes": other}, toys)
     assert evidence.failures({"digits": tree, "planes": other}) == "On `planes`: baseline (failed: x)"
-    assert told.count("#### ") == 3 and told.count("| under | digits | planes |") == 2
+    assert told.count("### ") == 3 and told.count("| under | digits | planes |") == 2
     lines = [line for line in told.splitlines() if line.startswith("|") and "---" not in line and "measured" not in line]
     plus, minus = "+30.0 [+10.0, +50.0] **holds**", "-30.0 [-50.0, -10.0] **does not hold**"
     ours = "isometric less baseline, points, L-infinity 0.1"
@@ -265,7 +266,30 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
     assert "sensitive" in lines[5] and "+0.300 [+0.100, +0.500] **holds**" in lines[5]
     assert lines[6].startswith("|  | plug: the same per unit of margin") and "**undecided**" in lines[6]
     assert "| torus, level-2 |" in told and len(lines) == 9
-    assert all(line.endswith("|  | +0.30 [+0.10, +0.50] **holds** |") for line in lines[7:])
+    assert lines[7].endswith("|  | +0.30 [+0.10, +0.50] **holds** |")
+    assert lines[8].endswith("(claimed: below 0) |  | -0.30 [-0.50, -0.10] **holds** |")
+
+
+def test_the_claims_in_short_are_those_on_the_network_that_they_are_about():
+    share = {"value": 0.97, "lo": 0.95, "hi": 0.99, "n": 60, "kind": "real", "verdict": HOLDS}
+    shares = {"joined-straight": share, "level-straight": share}
+    silent = {"joined-straight": {"n": 0, "kind": "synthetic"}, "level-straight": share}
+    detected = {"barrier-beyond-loss": {"value": 0.1, "lo": 0.05, "hi": 0.15, "attacks": 7}}
+    networks = ("baseline", "isometric", "untrained")
+    tree = {
+        "primary": {"arm": "isometric", "reference": "baseline", "failed-checks": {}, "norm": "linf", "eps": {}, "attack": "pgd"},
+        "differences": {"isometric-vs-baseline": {}},
+        "connectivity": {
+            **{"threshold": "0.1", "connected": 0.9, "rounds": 3},
+            "arms": {name: {"claims": silent if name == "untrained" else shares} for name in networks},
+        },
+        "detection": {"arms": {name: {"claims": detected} for name in networks}},
+    }
+    whole, short = evidence.table({"digits": tree}, {}), evidence.main_table({"digits": tree})
+    assert set(short.splitlines()) < set(whole.splitlines())
+    assert whole.count("isometric: ") == 3 and "isometric: " not in short
+    assert short.count("untrained: ") == 2 and short.count("| no pair has ends of such loss |") == 1
+    assert short.count("97.0 [95.0, 99.0] **holds**") == 3 and short.count("+0.100 [+0.050, +0.150] **holds**") == 1
 
 
 TOY_CLAIMS = ("correlation is higher than under cross-entropy", "isometric distortion is higher near boundaries")
@@ -442,3 +466,14 @@ def test_the_worst_case_has_a_row_for_each_arm_and_a_marker_for_each_radius():
     worst = [100 * tree["arms"][name]["robust"]["linf"]["0.1"]["worst-case"]["value"] for name in ("baseline", "isometric")]
     assert told == [(worst[0], 0), (worst[1], 1)]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["L-infinity 0.1"]
+
+
+def test_all_cells_of_a_sweep_are_told_and_which_was_chosen():
+    rates = {"val_clean": "0.9699", "val_pgd": "0.0515"}
+    swept = [{"beta": "0.1", "scale": "2", **rates, "chosen": "1"}, {"beta": "1", "scale": "2", **rates, "chosen": "0"}]
+    assert tables.sweep_table({"table": swept}).split("\n") == [
+        "| beta | scale | clean, val | PGD, val |  |",
+        "| --- | --- | --- | --- | --- |",
+        "| 0.1 | 2 | 97.0 | 5.1 | chosen |",
+        "| 1 | 2 | 97.0 | 5.1 |  |",
+    ]

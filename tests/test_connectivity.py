@@ -14,7 +14,7 @@ from isorobust.common.params import check
 from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
 from isorobust.connectivity.inputs import chosen_tuples, cross_entropy, match_loss, synthesise
-from isorobust.connectivity.measure import _components, _drawn, _matched_pairs, _pairs, measure
+from isorobust.connectivity.measure import _components, _drawn, _matched_pairs, _pairs, _shares, measure
 from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
@@ -266,6 +266,14 @@ def test_a_trained_networks_numbers_and_arrays_agree(trained, splits):
             for key, by_round in one[criterion].items():
                 for done, share in by_round.items():
                     assert share["value"] == pytest.approx((values[0, int(done)] <= float(key)).mean())
+        ends = arrays[f"ends/{kind}"][0]
+        assert np.allclose(ends, straight[:, [0, -1]].max(1))
+        assert set(one["joined"]) == {key for key in one["low"] if (ends <= float(key)).any()}
+        for key, by_round in one["joined"].items():
+            counted = ends <= float(key)
+            for done, share in by_round.items():
+                assert share["n"] == counted.sum()
+                assert share["value"] == pytest.approx((heights[0, int(done)][counted] <= float(key)).mean())
     images, labels = torch.from_numpy(splits.test.images).float() / 255, splits.test.labels
     right = trained(images).argmax(1).numpy() == labels
     for kind, same in (("real", True), ("between-classes", False)):
@@ -338,6 +346,29 @@ def test_a_network_that_is_never_right_is_named(splits):
         measure([(0, Wrong())], splits.test, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu"), trained=True)
 
 
+def told_of(heights, ends, thresholds=(0.1, 1.0)):
+    """What `measure` tells of pairs `[S, P]` by these barriers, straight and after one round."""
+    options = check(ConnectivitySettings, {**SMALL, "thresholds": list(thresholds), "threshold": 0.1}, "x")
+    options = options.model_copy(update={"bypass": options.bypass.model_copy(update={"rounds": 1})})
+    values = np.stack([heights, heights], axis=1)
+    kind = {"low": _shares(values, options), "level": _shares(values - ends[:, None], options)}
+    return compared.shares_judged({**kind, "joined": _shares(values, options, ends)}, "real", options)
+
+
+def test_a_flat_path_from_an_end_of_high_loss_does_not_speak_against_joining():
+    """The claim is on inputs of low loss: no path can mend an end. A barrier between low ends does speak against it."""
+    ends = np.where(np.arange(60) < 20, 0.5, 0.01)[None].repeat(3, 0)
+    claims = told_of(heights=ends, ends=ends)
+    assert claims["joined-straight"]["verdict"] == "holds" and claims["joined-straight"]["n"] == 3 * 40
+    walled = told_of(heights=np.where(np.arange(60) % 2, 0.7, ends), ends=ends)
+    assert walled["joined-straight"]["verdict"] == "does not hold" and walled["level-straight"]["verdict"] == "does not hold"
+
+
+def test_without_low_ends_the_claim_says_nothing():
+    claims = told_of(heights=np.full((2, 9), 2.2), ends=np.full((2, 9), 2.2))
+    assert claims["joined-bypassed"] == {"n": 0, "kind": "real"} and claims["level-straight"]["verdict"] == "undecided"
+
+
 def test_a_threshold_must_be_among_those_judged():
     with pytest.raises(UserError, match="threshold that is one of thresholds"):
         check(ConnectivitySettings, {**SMALL, "threshold": 0.2}, "connectivity")
@@ -392,6 +423,7 @@ def test_percolation_goes_from_the_smallest_size_up_and_over_random_networks(by_
     assert [here["dimension"] for here in by_size["sizes"].values()] == [16, 64] and by_size["seeds"] == 2
     assert by_size["sizes"]["8"]["accuracy"]["value"] > 0.6
     for state, kind in (("trained", "real"), ("untrained", "synthetic")):
+        assert set(by_size["rise"][state]) == {"low", "level", "joined"}
         for criterion in ("low", "level"):
             first, last = (by_size["sizes"][size][state][kind][criterion]["1"] for size in ("4", "8"))
             for done, rise in by_size["rise"][state][criterion].items():
@@ -401,12 +433,36 @@ def test_percolation_goes_from_the_smallest_size_up_and_over_random_networks(by_
 
 def test_its_table_has_a_row_per_size_state_and_random_network(by_size):
     told = compared_sizes.tree(by_size, check(ConnectivitySettings, {**SMALL, "bypass": {**SMALL["bypass"], "rounds": 1}}, "x"))
-    assert compared_sizes.table(told).count("\n") == 2 * 2 + 2 + 1
+    lines = compared_sizes.table(told).split("\n")
+    assert len(lines) == 2 * 2 + 2 + 2 and {line.count(" | ") for line in lines} == {lines[0].count(" | ")}
     assert "8 x 8 than at 4 x 4" in compared_sizes.sentences(told)
     assert set(told["random"]["small-cnn"]["claims"]) == {
-        f"{c}-{how}" for c in ("low", "level") for how in ("straight", "bypassed")
+        f"{c}-{how}" for c in ("joined", "level") for how in ("straight", "bypassed")
     }
     assert compared_sizes.tree({"skipped": True}, None) == {}
+
+
+def test_random_networks_are_told_apart_by_name():
+    kind = NETWORKS["small-cnn"].model_dump()
+    with pytest.raises(UserError, match="networks of different names"):
+        check(
+            PercolationSettings,
+            {
+                "sizes": [4, 8],
+                "seeds": 1,
+                "pairs": 4,
+                "random": {"networks": [kind, {**kind, "width": 9}], "seeds": 1, "pairs": 2},
+            },
+            "percolation",
+        )
+
+
+def test_without_rounds_of_bypassing_tables_have_no_column_of_them(trained, splits):
+    options = check(ConnectivitySettings, {**SMALL, "bypass": {**SMALL["bypass"], "rounds": 0}}, "x")
+    numbers, arrays = measure([(0, trained)], splits.test, options, torch.device("cpu"), trained=True)
+    told = compared.tree({"baseline": {"numbers": numbers, "arrays": arrays}}, options, "baseline")
+    lines = compared.table(told).split("\n")
+    assert "after" not in lines[0] and {line.count(" | ") for line in lines} == {lines[0].count(" | ")}
 
 
 @pytest.mark.parametrize(

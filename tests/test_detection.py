@@ -244,6 +244,8 @@ def planted(stream, count, shift):
 def test_fitted_scores_separate_what_curves_separate_and_no_more(rng):
     detector = BarrierDetector(torch.nn.Identity(), torch.zeros(2, 3, 1, 2, 2))
     assert set(detector.scores(planted(rng, 5, 0))) == {"barrier", "ends", "endpoint-loss", "max-softmax"}
+    with pytest.raises(RuntimeError, match="call `fit` first"):
+        detector.linear("cpu")
     detector.fit(planted(rng, 300, 0), planted(rng, 100, 2))
     detector.set_thresholds(planted(rng, 2000, 0))
     clean, moved = (detector.scores(planted(rng, 1000, shift)) for shift in (0, 2))
@@ -361,6 +363,17 @@ def test_fitting_sees_no_reference_and_thresholds_only_right_validation_images(t
     assert len(apart) > 100 and apart.min() > 0.01
     images, labels = held_out(splits)
     assert torch.equal(looked[id(limited[0])][1], images[trained(images).argmax(1) == labels])
+
+
+def test_fitting_sees_every_class_where_training_images_stand_class_by_class(trained, splits, options, monkeypatch):
+    """As images from folders do: the first of them would all be of one class."""
+    order = splits.train.labels.argsort(kind="stable")
+    fitted, fit = [], BarrierDetector.fit
+    monkeypatch.setattr(BarrierDetector, "fit", lambda self, a, b: fitted.append(a.classes) or fit(self, a, b))
+    ordered = type(splits.train)(splits.train.images[order], splits.train.labels[order])
+    few = options.model_copy(update={"fitting": options.fitting.model_copy(update={"images": 60})})
+    measure([(0, trained)], ordered, splits.val, splits.test, few, CPU, trained=True)
+    assert set(fitted[0].tolist()) == {0, 1, 2, 3, 4}
 
 
 def test_references_are_drawn(trained, splits):

@@ -315,7 +315,7 @@ def test_the_figure_is_the_same_for_the_same_numbers():
     from isorobust.drawing import png
 
     numbers, _ = arm.measure_arm(*planted(lambda d: d), PLANTED, torch.device("cpu"))
-    made = [png(plots.geometry([(f"arm {i}", numbers) for i in range(count)])) for count in (1, 1, 12)]
+    made = [png(plots.geometry("digits", [(f"arm {i}", numbers) for i in range(count)])) for count in (1, 1, 12)]
     assert made[0] == made[1] != made[2]
 
 

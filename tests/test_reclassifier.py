@@ -211,9 +211,10 @@ def test_the_plug_in_takes_any_classifier_that_has_features(splits):
     [
         ({"mix": 1.5}, "mix must be in"),
         ({"temperature": 0}, "temperature must be above 0"),
+        ({"prototypes": torch.zeros(1, 6)}, r"prototypes must be \[5, D\], found \[1, 6\]"),
         ({"mode": "hard"}, "mode must be one"),
     ],
-    ids=["mix above 1", "temperature 0", "unknown mode"],
+    ids=["mix above 1", "temperature 0", "prototypes of one class", "unknown mode"],
 )
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
@@ -280,6 +281,9 @@ def test_held_prototypes_are_those_of_the_batch(tuned, splits):
         held = model.held(images)
         assert torch.allclose(held(images), model(images), atol=1e-5)
         assert torch.allclose(held(images[:2]), held(images)[:2], atol=1e-5)
+    model.mode = "ema"
+    with pytest.raises(ValueError, match="mode must be ste or soft to hold a batch's prototypes, found 'ema'"):
+        model.held(images)
 
 
 def test_fine_tuning_moves_both_networks_and_only_one_learns_the_prototypes_task(tuned, base, splits):

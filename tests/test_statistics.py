@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from isorobust.common.statistics import crossed_variance, difference, interval_over_seeds, mean, mean_over_seeds, rate
+from isorobust.common.statistics import (
+    crossed_variance,
+    difference,
+    difference_of_own,
+    interval_over_seeds,
+    mean,
+    mean_over_seeds,
+    rate,
+    rate_of_own,
+)
+from isorobust.detection.measure import _shares
 
 SEEDS, SAMPLES, TRIALS = 5, 400, 2000
 SPREADS = {"no seed spread": 0.0, "small seed spread": 0.1, "large seed spread": 0.5}
@@ -59,6 +69,70 @@ def test_few_seeds_cost_coverage(rng, monkeypatch, seeds, least, spread):
         differences += paired.lo <= truth(spread, 0.3) - truth(spread, 0.2) <= paired.hi
     assert least <= rates / trials <= 0.975
     assert least <= differences / trials <= 0.965
+
+
+def own(rng, level, sizes, spread=0.4):
+    """Flags `[S, P]` of samples that each seed has for itself, and which count."""
+    seed = spread * rng.standard_normal((SEEDS, 1))
+    flags = level + seed + rng.standard_normal((SEEDS, max(sizes))) > 0
+    return flags, np.arange(max(sizes)) < np.array(sizes)[:, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("level", [0.0, 1.5], ids=["about half", "about 92 %"])
+@pytest.mark.parametrize("sizes", [[100] * 5, [40, 60, 80, 90, 100]], ids=["as many each", "different numbers"])
+def test_rate_intervals_cover_where_seeds_have_samples_of_their_own(rng, level, sizes):
+    expected, hits = stats.norm.cdf(level / np.sqrt(1 + 0.4**2)), 0
+    for _ in range(TRIALS):
+        interval = rate_of_own(*own(rng, level, sizes))
+        hits += interval.lo <= expected <= interval.hi
+    assert 0.92 <= hits / TRIALS <= 0.98
+
+
+def test_one_seed_of_own_samples_gives_the_wilson_interval(rng):
+    flags = rng.random((1, 60)) < 0.7
+    interval = rate_of_own(flags)
+    reference = stats.binomtest(int(flags.sum()), 60).proportion_ci(method="wilson")
+    assert (interval.lo, interval.hi) == pytest.approx((reference.low, reference.high), abs=1e-6) and interval.n == 60
+
+
+def test_a_share_of_own_samples_is_over_those_that_count():
+    flags = np.array([[1, 1, 0, 1], [1, 0, 0, 0], [1, 1, 1, 1]], bool)
+    counted = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+    interval = rate_of_own(flags, counted)
+    assert interval.value == pytest.approx(3 / 5) and interval.n == 5 and 0 <= interval.lo < 3 / 5 < interval.hi <= 1
+    with pytest.raises(ValueError, match="no sample counts"):
+        rate_of_own(flags, np.zeros_like(counted))
+
+
+def test_all_of_own_samples_right_are_as_many_as_all_seeds_have():
+    interval = rate_of_own(np.ones((3, 20), bool))
+    assert interval.lo == pytest.approx(stats.binomtest(60, 60).proportion_ci(method="wilson").low, abs=1e-6)
+
+
+def test_a_difference_of_own_samples_is_students_over_seeds():
+    first, second = np.array([[1, 1, 0], [1, 0, 0]], bool), np.array([[1, 0, 0], [1, 0, 0]], bool)
+    everyone = np.ones_like(first)
+    found = difference_of_own(first, everyone, second, everyone)
+    assert found[:3] == pytest.approx((1 / 6, -1.0, 1.0)) and found.n == 6
+    same = difference_of_own(first, everyone, first, everyone)
+    assert same.value == 0 and same.hi == -same.lo > 0
+    assert difference_of_own(first, np.zeros_like(first), second, everyone) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chance", [0.02, 0.05, 0.5, 0.98])
+def test_shares_of_the_images_that_count_cover_near_the_ends_too(rng, chance):
+    """Of 200 images of which 60 count, correlated over seeds: as detection's shares are."""
+    hits, trials = 0, 1000
+    counted = np.broadcast_to(np.arange(200) < 60, (SEEDS, 200))
+    limit = stats.norm.ppf(chance)
+    for _ in range(trials):
+        images = rng.standard_normal((1, 200))
+        flags = (images + rng.standard_normal((SEEDS, 200))) / np.sqrt(2) < limit
+        interval = _shares(flags, counted)
+        hits += interval.lo <= chance <= interval.hi
+    assert 0.92 <= hits / trials
 
 
 @pytest.mark.slow

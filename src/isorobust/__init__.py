@@ -14,6 +14,7 @@ _PUBLIC = {
     "isometric_loss": "isorobust.objectives.isometry",
     "linear_path": "isorobust.connectivity.paths",
     "load_model": "isorobust.loading",
+    "worst_case": "isorobust.robustness",
 }
 __all__ = sorted(_PUBLIC)
 

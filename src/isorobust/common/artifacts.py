@@ -34,7 +34,7 @@ def write_bytes(path: Path | str, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        shared(temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path}: cannot write {len(content)} bytes: {error.strerror}; nothing was changed") from None
@@ -43,10 +43,11 @@ def write_bytes(path: Path | str, content: bytes) -> None:
             os.unlink(temporary)
 
 
-def _umask() -> int:
+def shared(temporary: Path | str) -> None:
+    """Give a temporary file, which its maker alone may read, the rights that new files have here."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    os.chmod(temporary, 0o666 & ~mask)
 
 
 def write_text(path: Path | str, text: str) -> None:

@@ -257,7 +257,7 @@ def _parse_eps(value: Any) -> float:
     if isinstance(value, str):
         try:
             value = float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise ValueError("a number or a fraction such as 8/255") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("a number or a fraction such as 8/255")

@@ -31,10 +31,69 @@ def rate(flags: np.ndarray, level: float = LEVEL) -> Estimate:
     it keeps its width near 0 and 1 and stays inside [0, 1].
     """
     flags = _matrix(flags).astype(float)
-    value, count = flags.mean(), flags.shape[1]
-    variance, freedom = crossed_variance(flags)
-    # Without any variance (all right or all wrong) the samples alone limit what can be said.
-    effective = count if variance <= 0 else min(value * (1 - value) / variance, flags.size)
+    return share(flags, flags.size, level)
+
+
+def share(values: np.ndarray, most: int, level: float = LEVEL) -> Estimate:
+    """As `rate`, for values `[S, N]` whose mean is a share without being flags themselves; `most`: flags behind it."""
+    values = _matrix(values)
+    variance, freedom = crossed_variance(values)
+    return _wilson(values.mean(), variance, freedom, most, values.shape[1], level)
+
+
+def rate_of_own(flags: np.ndarray, counted: np.ndarray | None = None, level: float = LEVEL) -> Estimate:
+    """Share of true flags `[S, P]` where every seed has samples of its own, among those that count (`[S, P]`, or all).
+
+    The variance of this ratio over all seeds is that of the seeds' residuals, `S / (S - 1) sum(r_s^2) / n^2`, with S - 1
+    degrees of freedom; the interval is Wilson's. n is the number of samples that count, over all seeds.
+    Errors: ValueError if none counts.
+    """
+    flags = _matrix(flags).astype(bool)
+    counted = np.ones_like(flags) if counted is None else _matrix(counted).astype(bool)
+    sizes = counted.sum(axis=1)
+    count = int(sizes.sum())
+    if not count:
+        raise ValueError("no sample counts")
+    hits = (flags & counted).sum(axis=1)
+    value, seeds = hits.sum() / count, int((sizes > 0).sum())
+    if seeds == 1:
+        return _wilson(value, value * (1 - value) / count, np.inf, count, count, level)
+    residuals = (hits - value * sizes)[sizes > 0]
+    variance = seeds / (seeds - 1) * float((residuals**2).sum()) / count**2
+    return _wilson(value, variance, seeds - 1, count, count, level)
+
+
+def difference_of_own(
+    flags: np.ndarray,
+    counted: np.ndarray,
+    reference: np.ndarray,
+    reference_counted: np.ndarray,
+    level: float = LEVEL,
+) -> Estimate | None:
+    """Share of true flags less that of `reference`, all `[S, P]`, where every seed has samples of its own; the seeds are paired.
+
+    Student's t over the seeds' differences, of those that have samples that count on both sides: None without such. When
+    all seeds differ by the same the samples limit what can be said, as in `mean`. n is the lesser number of samples.
+    """
+    sides = [(_matrix(a).astype(bool), _matrix(b).astype(bool)) for a, b in ((flags, counted), (reference, reference_counted))]
+    used = sides[0][1].any(axis=1) & sides[1][1].any(axis=1)
+    if not used.any():
+        return None
+    shares = [(a & b)[used].sum(axis=1) / b[used].sum(axis=1) for a, b in sides]
+    count = min(int(b[used].sum()) for _, b in sides)
+    changes = shares[0] - shares[1]
+    value, lo, hi = mean_over_seeds(changes, level)
+    if changes.std() == 0:
+        return mean(np.full((1, 2), value), -1.0, 1.0, count, level)
+    return Estimate(value, max(-1.0, lo), min(1.0, hi), count)
+
+
+def _wilson(value: float, variance: float, freedom: float, most: int, count: int, level: float) -> Estimate:
+    """Wilson's interval of a share with this variance, for the sample size that it amounts to, at most `most`.
+
+    Without any variance (all right or all wrong) the `count` samples alone limit what can be said.
+    """
+    effective = count if variance <= 0 else min(value * (1 - value) / variance, most)
     t = _quantile(level, freedom if variance > 0 else np.inf)
     center = (value + t**2 / (2 * effective)) / (1 + t**2 / effective)
     half = t / (1 + t**2 / effective) * np.sqrt(value * (1 - value) / effective + t**2 / (4 * effective**2))

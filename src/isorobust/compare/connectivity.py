@@ -48,9 +48,10 @@ def read(results: Path, arms: list[str]) -> dict[str, dict[str, Any]]:
 def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, dict[str, Any]]:
     """Claim -> `{value, lo, hi, verdict}` with the kind of pairs it was judged on.
 
-    `low-straight`, `low-bypassed`: whether the share of pairs on whose path the loss stays at or below the block's
-    threshold is above `connected`; `level-...`: on whose path it rises by no more than that above the ends. Judged
-    on real pairs, or on synthetic ones where a network gives real images no class.
+    `joined-straight`, `joined-bypassed`: of the pairs whose ends have a loss at or below the block's threshold, whether
+    the share of those on whose path it stays so is above `connected`; without such a pair the claim says nothing, and n
+    is 0. `level-...`: of all pairs, on whose path it rises by no more than that above the ends. Judged on real pairs, or
+    on synthetic ones where a network gives real images no class.
     """
     kind = "real" if "real" in numbers["kinds"] else "synthetic"
     result = shares_judged(numbers["kinds"][kind], kind, options)
@@ -64,9 +65,12 @@ def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, 
 def shares_judged(told: dict[str, Any], kind: str, options: ConnectivitySettings) -> dict[str, dict[str, Any]]:
     """The claims on shares, of what one kind of pairs came to."""
     result = {}
-    for criterion in CRITERIA:
-        shares = told[criterion][eps_key(options.threshold)]
+    for criterion in ("joined", "level"):
+        shares = told[criterion].get(eps_key(options.threshold))
         for how, done in (("straight", "0"), ("bypassed", str(options.bypass.rounds))):
+            if shares is None:
+                result[f"{criterion}-{how}"] = {"n": 0, "kind": kind}
+                continue
             share = shares[done]
             judged_so = verdict(share["lo"] - options.connected, share["hi"] - options.connected)
             result[f"{criterion}-{how}"] = {**share, "kind": kind, "verdict": judged_so}
@@ -124,13 +128,26 @@ def table(told: dict[str, Any]) -> str:
     for arm, numbers in told["arms"].items():
         for kind, one in numbers["kinds"].items():
             low, level = (one[criterion][told["threshold"]] for criterion in CRITERIA)
-            cells = [percent(low[str(done)]) for done in range(told["rounds"] + 1)]
-            cells += [percent(level["0"]), percent(level[str(told["rounds"])])]
+            ends = one.get("joined", {}).get(told["threshold"])
+            cells = [joined(ends, done) for done in sorted({0, told["rounds"]})]
+            cells += [percent(low[str(done)]) for done in range(told["rounds"] + 1)]
+            cells += [percent(level[str(done)]) for done in sorted({0, told["rounds"]})]
             rows.append([arm, kind, *cells, interval(one["height"], ".3g"), interval(one["gap"], ".3g")])
     rounds = [f"after {done} round{'s' if done > 1 else ''}" for done in range(1, told["rounds"] + 1)]
-    first = f"low, straight: loss at most {told['threshold']}"
-    header = ["arm", "pairs", first, *rounds, f"level, straight: rises by at most {told['threshold']}", rounds[-1]]
-    return markdown([*header, "mean barrier", "mean gap"], rows)
+    threshold, last = told["threshold"], rounds[-1:]
+    header = [f"low, of those with ends at or below {threshold}: straight", *last]
+    header += [
+        f"low, of all: loss at most {threshold}, straight",
+        *rounds,
+        f"level: rises by at most {threshold}, straight",
+        *last,
+    ]
+    return markdown(["arm", "pairs", *header, "mean barrier", "mean gap"], rows)
+
+
+def joined(shares: dict[str, Any] | None, done: int) -> str:
+    """A cell: the share after these rounds and of how many pairs; a dash where no pair has low ends."""
+    return f"{percent(shares[str(done)])}, n = {shares[str(done)]['n']}" if shares else "-"
 
 
 def component_line(told: dict[str, Any]) -> str:

@@ -53,19 +53,24 @@ def judged(one: dict[str, Any]) -> dict[str, dict[str, Any]]:
     if attacks:
         for claim, (score, control) in CLAIMS.items():
             changes = [auroc_values(arrays, attack, score) - auroc_values(arrays, attack, control) for attack in attacks]
-            told[claim] = {**_judged(np.mean(changes, axis=0)), "attacks": len(attacks)}
+            told[claim] = {**_judged(np.mean(changes, axis=0), _fooled(attacks, arrays)), "attacks": len(attacks)}
     if "matched" in attacks:
         change = np.subtract(*(auroc_values(arrays, "matched", score) for score in ("barrier", "endpoint-loss")))
-        told[EQUAL_LOSS] = {**_judged(change), "attacks": 1}
+        told[EQUAL_LOSS] = {**_judged(change, _fooled(["matched"], arrays)), "attacks": 1}
     return told
+
+
+def _fooled(attacks: list[str], *found: dict[str, np.ndarray]) -> int:
+    return int(np.any([arrays[f"fooled/{attack}"].any(axis=0) for attack in attacks for arrays in found], axis=0).sum())
 
 
 def _attacks(*found: dict[str, Any]) -> list[str]:
     return [attack for attack in UNSEEN if all(attack in one["numbers"]["auroc"] for one in found)]
 
 
-def _judged(values: np.ndarray) -> dict[str, Any]:
-    found = mean(values, -1.0, 1.0).as_dict()
+def _judged(values: np.ndarray, count: int) -> dict[str, Any]:
+    """Mean of differences `[S, N]`; `count`: the images that fooled a seed under any of the attacks."""
+    found = mean(values, -1.0, 1.0, count).as_dict()
     return {**found, "verdict": verdict(found["lo"], found["hi"])}
 
 
@@ -81,7 +86,10 @@ def tree(found: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
             continue
         both = one["arrays"], base["arrays"]
         differences[f"{arm}-vs-{reference}"] = {
-            score: _judged(np.mean([np.subtract(*(auroc_values(x, attack, score) for x in both)) for attack in shared], axis=0))
+            score: _judged(
+                np.mean([np.subtract(*(auroc_values(x, attack, score) for x in both)) for attack in shared], axis=0),
+                _fooled(shared, *both),
+            )
             for score in SCORES
         }
     return {"arms": arms, "differences": differences}

@@ -8,6 +8,7 @@ from isorobust.claims import verdict
 from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, interval, markdown, named, percent, points
 from isorobust.compare.reclassifiers import SENSITIVITY
 from isorobust.compare.structure import FLAT
+from isorobust.connectivity.settings import UNTRAINED
 
 ISOMETRIC = "Locally isometric layers (arXiv 2211.01236)"
 TOYS = f"{ISOMETRIC}, toys"
@@ -17,11 +18,14 @@ CONNECTIVITY = "Input-space mode connectivity (arXiv 2409.05800)"
 KEEPS, EXCEPT_NEAR = "The term keeps distances inside classes", "The map is isometric except near decision boundaries"
 STRAIGHT = "straight path"
 FAILED = "†"  # beside a verdict: see `failures`
-NEARNESS = "rank correlation of distortion with nearness to the boundary (that with distance, sign turned)"
+NEARNESS = "rank correlation of distortion with the distance to the boundary (claimed: below 0)"
 
 
 class Row(NamedTuple):
-    """One number of one data set: `under` which attack or on which path; `told`: number, interval and verdict, as Markdown."""
+    """One number of one data set: `under` which attack or on which path; `told`: number, interval and verdict, as Markdown.
+
+    `main`: whether it answers its claim in short, on the network that the claim is first of all about.
+    """
 
     paper: str
     claim: str
@@ -29,6 +33,7 @@ class Row(NamedTuple):
     under: str
     data: str
     told: str
+    main: bool = True
 
 
 def table(trees: dict[str, dict[str, Any]], toys: dict[str, dict[str, Any]]) -> str:
@@ -36,12 +41,23 @@ def table(trees: dict[str, dict[str, Any]], toys: dict[str, dict[str, Any]]) -> 
 
     Data sets stand side by side, so that a row is one measure of one claim.
     """
-    studies = (_robustness, _geometry, _hierarchy, _reclassifiers, _paths, _detection)
-    rows = [row for study in studies for data, tree in trees.items() for row in study(data, tree)]
-    parts = [part for paper in (ISOMETRIC, RECLASSIFIER, CONNECTIVITY) for part in _section(paper, rows, list(trees))]
     toy_rows = [row for toy, summary in toys.items() for row in _of_toy(toy, summary)]
     columns = list(dict.fromkeys(row.data for row in toy_rows))
-    return "\n\n".join([*parts, *_section(TOYS, toy_rows, columns)])
+    return "\n\n".join([*_of_papers(_rows(trees), list(trees)), *_section(TOYS, toy_rows, columns)])
+
+
+def main_table(trees: dict[str, dict[str, Any]]) -> str:
+    """As `table`, but only the rows that answer a claim in short, and no toys."""
+    return "\n\n".join(_of_papers([row for row in _rows(trees) if row.main], list(trees)))
+
+
+def _rows(trees: dict[str, dict[str, Any]]) -> list[Row]:
+    studies = (_robustness, _geometry, _hierarchy, _reclassifiers, _paths, _detection)
+    return [row for study in studies for data, tree in trees.items() for row in study(data, tree)]
+
+
+def _of_papers(rows: list[Row], columns: list[str]) -> list[str]:
+    return [part for paper in (ISOMETRIC, RECLASSIFIER, CONNECTIVITY) for part in _section(paper, rows, columns)]
 
 
 def _section(paper: str, rows: list[Row], columns: list[str]) -> list[str]:
@@ -57,7 +73,7 @@ def _section(paper: str, rows: list[Row], columns: list[str]) -> list[str]:
         again = before[0] == claim
         titles = ["" if again else claim, "" if again and before[1] == measured else measured, under]
         lines.append(titles + [cells.get((claim, measured, under, data), "") for data in columns])
-    return [f"#### {paper}", markdown(["claim", "measured", "under", *columns], lines)]
+    return [f"### {paper}", markdown(["claim", "measured", "under", *columns], lines)]
 
 
 def _told(estimate: dict[str, float], shown: str, mark: str = "") -> str:
@@ -104,7 +120,7 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
         return []
     ours, plain = (found[name]["distances"]["correlation"] for name in (arm, reference))
     apart = verdict(ours["lo"] - plain["hi"], ours["hi"] - plain["lo"])
-    near, elsewhere = (interval(_turned(found[name]["boundary"]["correlation"]), "+.2f") for name in (arm, reference))
+    near, elsewhere = (interval(found[name]["boundary"]["correlation"], "+.2f") for name in (arm, reference))
     return [
         Row(
             ISOMETRIC,
@@ -128,18 +144,20 @@ def _geometry(data: str, tree: dict[str, Any]) -> list[Row]:
 def _hierarchy(data: str, tree: dict[str, Any]) -> list[Row]:
     found, rows = tree.get("hierarchy") or {}, []
     norm, mark = NORM_TITLES.get(found.get("norm"), ""), _mark(tree, FLAT)
-    for name, numbers in found.items():
-        if isinstance(numbers, dict):
-            clean, attacked = numbers["mistakes"]["clean"], numbers["mistakes"]["pgd"]
-            for what, measured, style in (
-                (lambda m: m, f"tree distance of mistakes, flat less {name}", "+.2f"),
-                (lambda m: m.get("per-image", {}), f"tree distance over all images, right ones 0, flat less {name}", "+.3f"),
-            ):
-                images = {"clean images": clean, **{f"PGD on the classes, {norm} {eps}": m for eps, m in attacked.items()}}
-                claim = "A hierarchical network errs to nearer classes"
-                for under, mistakes in images.items():
-                    if near := what(mistakes).get("nearer"):
-                        rows.append(Row(ISOMETRIC, claim, measured, under, data, _told(near, interval(near, style), mark)))
+    trees = {name: numbers for name, numbers in found.items() if isinstance(numbers, dict)}
+    deepest = max(trees, key=lambda name: len(trees[name]["levels"]), default=None)
+    for name, numbers in trees.items():
+        clean, attacked = numbers["mistakes"]["clean"], numbers["mistakes"]["pgd"]
+        for what, measured, style in (
+            (lambda m: m, f"tree distance of mistakes in levels, flat less {name}", "+.2f"),
+            (lambda m: m.get("per-image", {}), f"the same over all images, right ones 0, flat less {name}", "+.3f"),
+        ):
+            images = {"clean images": clean, **{f"PGD on the classes, {norm} {eps}": m for eps, m in attacked.items()}}
+            claim = "A hierarchical network errs to nearer classes"
+            for under, mistakes in images.items():
+                if near := what(mistakes).get("nearer"):
+                    told, main = _told(near, interval(near, style), mark), name == deepest and mistakes is clean
+                    rows.append(Row(ISOMETRIC, claim, measured, under, data, told, main))
     return rows
 
 
@@ -156,18 +174,20 @@ def _reclassifiers(data: str, tree: dict[str, Any]) -> list[Row]:
             "attack on itself",
         ),
     }
-    rows = []
-    for name, parts in (tree.get("reclassifiers") or {}).items():
+    rows, plug_ins = [], tree.get("reclassifiers") or {}
+    for name, parts in plug_ins.items():
+        first = name == next(iter(plug_ins))
         claims, mark = parts["attacked"]["claims"], _mark(tree, name)
         for key, (claim, measure, under) in titles.items():
             for norm, by_eps in claims[key].items():
                 for eps, change in by_eps.items():
                     measured = f"{name}: {measure}, points, {NORM_TITLES[norm]} {eps}"
-                    rows.append(Row(RECLASSIFIER, claim, measured, under, data, _told(change, points(change), mark)))
+                    told, main = _told(change, points(change), mark), first and norm == tree["primary"]["norm"]
+                    rows.append(Row(RECLASSIFIER, claim, measured, under, data, told, main))
         for measure, change in claims["fc-more-sensitive"].items():
             measured = f"{name}: {SENSITIVITY[measure]}, FC less l2"
             told = _told(change, interval(change, "+.3f"), mark)
-            rows.append(Row(RECLASSIFIER, "FC heads are more sensitive than l2 heads", measured, "", data, told))
+            rows.append(Row(RECLASSIFIER, "FC heads are more sensitive than l2 heads", measured, "", data, told, first))
     return rows
 
 
@@ -180,28 +200,45 @@ def _paths(data: str, tree: dict[str, Any]) -> list[Row]:
         where = "in untrained networks too" if name.startswith("untrained") else "by near-linear low-loss paths"
         joined = f"Inputs of a class are connected {where}"
         level = "The loss hardly rises on the straight path between inputs of a class"
-        mark = _mark(tree, name)
+        mark, main = _mark(tree, name), name == tree["primary"]["reference"] or name.startswith(UNTRAINED)
         for key, claim, how, path in (
-            ("low-straight", joined, f"stays at or below {told['threshold']}", STRAIGHT),
-            ("low-bypassed", joined, f"stays at or below {told['threshold']}", f"{told['rounds']} rounds of bypassing"),
-            ("level-straight", level, f"rises by at most {told['threshold']} above the higher end", STRAIGHT),
+            ("joined-straight", joined, f"of loss at or below {told['threshold']} on whose path it stays so", STRAIGHT),
+            (
+                "joined-bypassed",
+                joined,
+                f"of loss at or below {told['threshold']} on whose path it stays so",
+                f"{told['rounds']} rounds of bypassing",
+            ),
+            (
+                "level-straight",
+                level,
+                f"on whose path the loss rises by at most {told['threshold']} above the higher end",
+                STRAIGHT,
+            ),
         ):
-            measured = f"{name}: {claims[key]['kind']} pairs whose loss {how}, percent; limit {100 * told['connected']:.0f}"
-            told_so = f"{percent(claims[key])} **{claims[key]['verdict']}**{mark}"
-            rows.append(Row(CONNECTIVITY, claim, measured, path, data, told_so))
+            if (claim_of := claims.get(key)) is None:  # measured before pairs were held to low ends
+                continue
+            measured = f"{name}: {claim_of['kind']} pairs {how}, percent; limit {100 * told['connected']:.0f}"
+            told_so = f"{percent(claim_of)} **{claim_of['verdict']}**{mark}" if claim_of["n"] else "no pair has ends of such loss"
+            rows.append(Row(CONNECTIVITY, claim, measured, path, data, told_so, main))
         if "higher" in claims:
             change = claims["higher"]
-            claim, measured = "Barriers to adversarial images are higher", f"{name}: gap, adversarial less real end of equal loss"
+            claim, measured = (
+                "Barriers to adversarial images are higher",
+                f"{name}: gap in nats, adversarial less real end of equal loss",
+            )
             told_so = f"{interval(change, '+.3g')} **{change['verdict']}**{mark}"
-            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so))
+            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so, main))
     for state, by_criterion in sizes.get("rise", {}).items():
         smallest, *_, largest = sizes["sizes"]
         for criterion, by_round in by_criterion.items():
-            change = by_round["0"]
-            measured = f"{state}: share of {criterion} paths at {largest} x {largest}, less at {smallest} x {smallest}, points"
+            if not (change := by_round.get("0")):
+                continue
+            paths = "low paths between low ends" if criterion == "joined" else f"{criterion} paths"
+            measured = f"{state}: share of {paths} at {largest} x {largest}, less at {smallest} x {smallest}, points"
             told_so = f"{points(change)} **{change['verdict']}**"
             claim = "Connection comes with high input dimension"
-            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so))
+            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so, criterion == "joined"))
     return rows
 
 
@@ -226,28 +263,24 @@ def _detection(data: str, tree: dict[str, Any]) -> list[Row]:
                 measured, under = f"{arm}: {alone}", "images of equal loss"
                 if key in measures:
                     measured, under = f"{arm}: mean AUROC, {measures[key]}", f"{change['attacks']} unseen attacks"
-                told_so = _told(change, interval(change, "+.3f"), _mark(tree, arm))
-                rows.append(Row(CONNECTIVITY, title, measured, under, data, told_so))
+                told_so, main = _told(change, interval(change, "+.3f"), _mark(tree, arm)), arm == tree["primary"]["reference"]
+                rows.append(Row(CONNECTIVITY, title, measured, under, data, told_so, main))
     return rows
 
 
 def _of_toy(toy: str, summary: dict[str, Any]) -> list[Row]:
-    titles = {
-        "correlation is higher than under cross-entropy": KEEPS,
-        "isometric distortion is higher near boundaries": EXCEPT_NEAR,
-    }
-    measures = {
-        "correlation is higher than under cross-entropy": "gain in distance correlation",
-        "isometric distortion is higher near boundaries": NEARNESS,
-    }
     rows = []
     for level, at in summary["levels"].items():
-        for key, title in titles.items():
-            told = f"{interval(at['claims'][key], '+.2f')} **{at['claims'][key]['verdict']}**"
-            rows.append(Row(TOYS, title, measures[key], "", f"{toy}, {level}", told))
+        claims = at["claims"]
+        for claim, measured, estimate, judged in (
+            (KEEPS, "gain in distance correlation", claims["correlation is higher than under cross-entropy"], None),
+            (
+                EXCEPT_NEAR,
+                NEARNESS,
+                at["isometric"]["boundary_rank_correlation"],
+                claims["isometric distortion is higher near boundaries"],
+            ),
+        ):
+            told = f"{interval(estimate, '+.2f')} **{(judged or estimate)['verdict']}**"
+            rows.append(Row(TOYS, claim, measured, "", f"{toy}, {level}", told))
     return rows
-
-
-def _turned(estimate: dict[str, float]) -> dict[str, float]:
-    """The estimate of the number with its sign turned."""
-    return {"value": -estimate["value"], "lo": -estimate["hi"], "hi": -estimate["lo"]}

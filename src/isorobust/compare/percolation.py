@@ -7,9 +7,11 @@ from typing import Any
 from isorobust.claims import verdict
 from isorobust.common.params import eps_key
 from isorobust.compare.cells import markdown, percent, points
-from isorobust.compare.connectivity import CRITERIA, shares_judged
+from isorobust.compare.connectivity import CRITERIA, joined, shares_judged
 from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.drawing import Figure, plt
+
+SHOWN = {"low": "low", "level": "level", "joined": "low"}
 
 
 def tree(numbers: dict[str, Any], options: ConnectivitySettings | None) -> dict[str, Any]:
@@ -41,14 +43,25 @@ def table(told: dict[str, Any]) -> str:
         rows.append(["full", "", f"untrained {name}", "", *_shares(kinds, "synthetic", told)])
     done = list(next(iter(told["sizes"].values()))["trained"]["real"]["low"][told["threshold"]])
     rounds = [f"after {k} round{'s' if k != '1' else ''}" for k in done[1:]]
-    header = ["size", "dimensions", "network", "accuracy", f"low, straight: loss at most {told['threshold']}", *rounds]
-    return markdown([*header, f"level, straight: rises by at most {told['threshold']}", "low, between classes"], rows)
+    threshold = told["threshold"]
+    header = [
+        "size",
+        "dimensions",
+        "network",
+        "accuracy",
+        f"low, of those with ends at or below {threshold}: straight",
+        *rounds[-1:],
+    ]
+    header += [f"low, of all: loss at most {threshold}, straight", *rounds]
+    return markdown([*header, f"level, straight: rises by at most {threshold}", "low, between classes"], rows)
 
 
 def _shares(kinds: dict[str, Any], kind: str, told: dict[str, Any]) -> list[str]:
     low, level = (kinds[kind][criterion][told["threshold"]] for criterion in CRITERIA)
     control = kinds["between-classes"]["low"][told["threshold"]]
-    return [*map(percent, low.values()), percent(level["0"]), percent(list(control.values())[-1])]
+    ends, last = kinds[kind].get("joined", {}).get(told["threshold"]), len(low) - 1
+    cells = [*(joined(ends, done) for done in sorted({0, last})), *map(percent, low.values())]
+    return [*cells, percent(level["0"]), percent(list(control.values())[-1])]
 
 
 def sentences(told: dict[str, Any]) -> str:
@@ -57,8 +70,11 @@ def sentences(told: dict[str, Any]) -> str:
     lines = []
     for state, by_criterion in told["rise"].items():
         for criterion, by_round in by_criterion.items():
+            if not by_round:
+                continue
             one, sizes = by_round["0"], f"at {largest} x {largest} than at {smallest} x {smallest}"
-            what = f"more straight paths of {state} networks between {JUDGED[state]} pairs are {criterion} {sizes}"
+            pairs = f"{JUDGED[state]} pairs" + (" with low ends" if criterion == "joined" else "")
+            what = f"more straight paths of {state} networks between {pairs} are {SHOWN[criterion]} {sizes}"
             lines.append(f"- {what}: **{one['verdict']}** ({points(one)} points).")
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from isorobust.compare.results import ArmResults
 from isorobust.compare.styles import styles
 from isorobust.drawing import Figure, plt
 
-MOST_BANDS = 6  # more hide each other; the tables have all intervals
+MOST_BANDS = 6  # more hide each other; compare.csv has all intervals
 RADIUS_MARKERS = ("o", "s", "^", "D", "v", "P")  # of the worst case, from the smallest radius on
 
 
@@ -33,7 +34,7 @@ def robust_accuracy(tree: dict[str, Any]) -> Figure:
         row[0].set_ylabel("robust accuracy (%)")
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False, handlelength=4)
-    told = "" if bands else "; those of the lines stand in the tables"
+    told = "" if bands else " (of the lines: in compare.csv)"
     figure.suptitle(f"{tree['data']}: robust accuracy, 95 % intervals over seeds and images{told}")
     return figure
 
@@ -49,7 +50,7 @@ def _against_eps(axis, tree: dict[str, Any], norm: str, attack: str, style: dict
             axis.fill_between(eps, low, high, color=style[arm]["color"], alpha=0.15, linewidth=0)
     axis.axhline(0, color="0.85", zorder=0, linewidth=0.8)
     axis.set(xscale="log", xlabel=f"eps ({NORM_TITLES[norm]}, pixels in [0, 1])", ylim=(-3, 103))
-    axis.set_title("strongest attack run" if attack == "strongest" else ATTACK_TITLES[attack], fontsize=10)
+    axis.set_title("all attacks but the worst case's" if attack == "strongest" else ATTACK_TITLES[attack], fontsize=10)
     if len(radii) <= 4:  # too short a range for powers of ten
         axis.set_xticks(radii, [f"{e:g}" for e in radii])
         axis.set_xticks([], minor=True)
@@ -64,11 +65,11 @@ def _worst_cases(axis, tree: dict[str, Any], norm: str, style: dict[str, dict[st
     ran = [arm for arm, by_eps in found.items() if any("worst-case" in attacks for attacks in by_eps.values())]
     radii = sorted({eps for arm in ran for eps, attacks in found[arm].items() if "worst-case" in attacks}, key=float)
     for place, arm in enumerate(ran):
-        for marker, eps in zip(RADIUS_MARKERS, radii):
+        for marker, eps in zip(cycle(RADIUS_MARKERS), radii):
             if (p := found[arm].get(eps, {}).get("worst-case")) is not None:
                 error = [[100 * (p["value"] - p["lo"])], [100 * (p["hi"] - p["value"])]]
                 axis.errorbar(100 * p["value"], place, xerr=error, fmt=marker, color=style[arm]["color"], markersize=5, capsize=2)
-    for marker, eps in zip(RADIUS_MARKERS, radii):
+    for marker, eps in zip(cycle(RADIUS_MARKERS), radii):
         axis.plot([], [], marker, color="0.3", label=f"{NORM_TITLES[norm]} {eps}")
     axis.set_yticks(range(len(ran)), [arm if named(tree, arm) == arm else f"{arm} †" for arm in ran], fontsize=8)
     for text, arm in zip(axis.get_yticklabels(), ran):
@@ -87,14 +88,15 @@ def complementarity(tree: dict[str, Any], entries: list[dict[str, Any]]) -> Figu
     pairs = list(dict.fromkeys((entry["regulariser"], entry["twin"]) for entry in entries))
     size = (3.1 * len(measures) + 2.8, 0.42 * len(pairs) + 1.5)
     figure, axes = plt.subplots(1, len(measures), figsize=size, sharey=True, squeeze=False, layout="constrained")
-    colors = {"gains": "tab:green", "loses": "tab:red", "undecided": "0.45"}
+    looks = {"gains": ("tab:green", "^"), "loses": ("tab:red", "v"), "undecided": ("0.45", "o")}
     for axis, measure in zip(axes[0], measures):
         axis.axvline(0, color="0.7", linewidth=0.8, zorder=0)
         for entry in entries:
             if entry["measure"] == measure:
                 change, row = entry["difference"], pairs.index((entry["regulariser"], entry["twin"]))
                 error = [[100 * (change["value"] - change["lo"])], [100 * (change["hi"] - change["value"])]]
-                axis.errorbar(100 * change["value"], row, xerr=error, fmt="o", capsize=3, color=colors[entry["verdict"]])
+                color, marker = looks[entry["verdict"]]
+                axis.errorbar(100 * change["value"], row, xerr=error, fmt=marker, capsize=3, color=color)
         title = "clean accuracy" if measure == "clean" else f"{ATTACK_TITLES.get(attack, attack)} at {measure}"
         axis.set(xlabel="difference in points", ylim=(max(len(pairs), 1) - 0.4, -0.6))  # the first pair above
         axis.set_title(title, fontsize=10)
@@ -102,7 +104,7 @@ def complementarity(tree: dict[str, Any], entries: list[dict[str, Any]]) -> Figu
         axis.margins(x=0.08)
     labels = [_broken(f"{named(tree, twin)}\nover {named(tree, base)}") for base, twin in pairs]
     axes[0][0].set_yticks(range(len(pairs)), labels, fontsize=7.5)
-    figure.suptitle(f"{tree['data']}: what the isometric term adds (95 %; green gains, red loses, grey undecided)", fontsize=10)
+    figure.suptitle(f"{tree['data']}: what the isometric term adds (95 %; up gains, down loses, dot undecided)", fontsize=10)
     return figure
 
 
@@ -223,8 +225,8 @@ def _confusion(predicted: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
 
 
-def geometry(measured: list[tuple[str, dict[str, Any]]], names: dict[str, str] | None = None) -> Figure:
-    """Per arm, from (arm, the JSON of its stage geometry): correlation and stress of distances within classes, and
+def geometry(data: str, measured: list[tuple[str, dict[str, Any]]], names: dict[str, str] | None = None) -> Figure:
+    """Per arm of a data set, from (arm, the JSON of its stage geometry): correlation and stress of distances within classes, and
     distortion against distance to the decision boundary, as a rank correlation and by bins of distance.
 
     `names`: how to write an arm, where not by its own name.
@@ -259,5 +261,5 @@ def geometry(measured: list[tuple[str, dict[str, Any]]], names: dict[str, str] |
     axes[3].set_xlim(left=0)
     axes[3].set_ylim(bottom=0)
     axes[3].set_title("isometric everywhere except near decision boundaries\nwould fall from left to right", fontsize=9)
-    figure.suptitle("representations against pixels within classes, 95 % intervals")
+    figure.suptitle(f"{data}: representations against pixels within classes, 95 % intervals")
     return figure

@@ -116,7 +116,7 @@ def report(tree: dict[str, Any]) -> str:
         "*Smallest visible*: half the width of the difference's interval, in points: a true difference smaller than "
         "this is missed more often than seen. Twins whose base's own numbers were tuned too, and other balls, are in the "
         "tables before.",
-        *(["Chosen by the sweep:", "\n".join(tables.sweep_lines(tree["sweeps"]))] if tree["sweeps"] else []),
+        *_sweeps(tree["sweeps"]),
         _figure("Accuracy with and without the isometric term", FACTORIAL_FIGURE),
         *_geometry(tree),
         *_hierarchy(tree),
@@ -129,6 +129,13 @@ def report(tree: dict[str, Any]) -> str:
         "A check fails above its limit.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _sweeps(sweeps: dict[str, Any]) -> list[str]:
+    if not sweeps:
+        return []
+    cells = [part for arm, swept in sweeps.items() for part in (f"All cells of {arm}:", tables.sweep_table(swept))]
+    return ["Chosen by the sweep:", "\n".join(tables.sweep_lines(sweeps)), *cells]
 
 
 def _figure(title: str, name: str) -> str:

@@ -160,6 +160,21 @@ def sweep_lines(sweeps: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def sweep_table(swept: dict[str, Any]) -> str:
+    """Rows: cells of a sweep, the chosen one marked; accuracy on val in percent, clean and under PGD."""
+    rates = ("val_clean", "val_pgd")
+    names = [name for name in swept["table"][0] if name not in (*rates, "chosen")]
+    rows = [
+        [
+            *(row[name] for name in names),
+            *(f"{100 * float(row[rate]):.1f}" for rate in rates),
+            "chosen" if row["chosen"] == "1" else "",
+        ]
+        for row in swept["table"]
+    ]
+    return markdown([*names, "clean, val", "PGD, val", ""], rows)
+
+
 def checks_table(tree: dict[str, Any]) -> str:
     """Rows: checks; columns: arms; the value, and FAILED where it is above its limit."""
     arms = list(tree["checks"])

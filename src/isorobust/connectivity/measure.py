@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, generator
 from isorobust.common.splits import Split
-from isorobust.common.statistics import mean, over_seeds, rate
+from isorobust.common.statistics import mean, over_seeds, rate_of_own
 from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
@@ -92,13 +92,16 @@ def measure(
     for kind in seen[0].heights:
         straight = np.stack([one.straight[kind] for one in seen])  # [S, P, T]
         heights = np.stack([one.heights[kind] for one in seen])  # [S, R + 1, P]
-        gaps = heights - np.maximum(straight[..., 0], straight[..., -1])[:, None]
-        arrays |= {f"heights/{kind}": heights, f"gaps/{kind}": gaps, f"straight/{kind}": straight[0].astype(np.float32)}
+        ends = np.maximum(straight[..., 0], straight[..., -1])  # [S, P]
+        gaps = heights - ends[:, None]
+        arrays |= {f"heights/{kind}": heights, f"gaps/{kind}": gaps, f"ends/{kind}": ends}
+        arrays[f"straight/{kind}"] = straight[0].astype(np.float32)
         if kind in seen[0].ids:
             arrays[f"pairs/{kind}"] = np.stack([one.ids[kind] for one in seen])
         found = barrier(torch.from_numpy(straight))
         numbers["kinds"][kind] = {
             **{criterion: _shares(values, options) for criterion, values in (("low", heights), ("level", gaps))},
+            "joined": _shares(heights, options, ends),
             **{
                 name: over_seeds(getattr(found, name).double().mean(1).numpy(), *RANGES[name], straight.shape[1])
                 for name in ("height", "gap", "position")
@@ -116,12 +119,21 @@ def measure(
     return numbers, arrays | {f"shown/{name}": np.float32(getattr(shown, name)) for name in ("images", "straight", "around")}
 
 
-def _shares(values: np.ndarray, options: ConnectivitySettings) -> dict[str, dict[str, dict[str, float]]]:
-    """Threshold -> rounds done -> share of values `[S, R + 1, P]` at or below the threshold."""
-    return {
-        eps_key(threshold): {str(done): rate(values[:, done] <= threshold).as_dict() for done in range(values.shape[1])}
-        for threshold in options.thresholds
-    }
+def _shares(
+    values: np.ndarray, options: ConnectivitySettings, ends: np.ndarray | None = None
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Threshold -> rounds done -> share of values `[S, R + 1, P]` at or below the threshold.
+
+    `ends` `[S, P]`: count only pairs whose ends are at or below it too; a threshold without such a pair is left out.
+    """
+    told = {}
+    for threshold in options.thresholds:
+        counted = np.ones(values[:, 0].shape, bool) if ends is None else ends <= threshold
+        if counted.any():
+            told[eps_key(threshold)] = {
+                str(done): rate_of_own(values[:, done] <= threshold, counted).as_dict() for done in range(values.shape[1])
+            }
+    return told
 
 
 def _look(
@@ -274,7 +286,7 @@ def _against(seeds: list[Against], threshold: float) -> tuple[dict[str, Any], di
     if not kept:
         say("connectivity: no adversarial image reached the loss of its real partner; its comparison is left out")
     told = contrasts(kept, RANGES)
-    matched = rate(np.stack([one.matched for one in seeds])).as_dict()
+    matched = rate_of_own(np.stack([one.matched for one in seeds])).as_dict()
     change = {
         norm: over_seeds([getattr(one, norm)[one.matched].mean() for one in used], 0.0, np.inf, len(seeds[0].matched))
         for norm in ("l2", "linf")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from isorobust.common.artifacts import shared
 from isorobust.common.splits import Split
 from isorobust.data.settings import Torchvision
 from isorobust.errors import UserError
@@ -95,6 +96,7 @@ def _fetch_once(path: Path, md5: str, url: str) -> None:
             os.fsync(file.fileno())
         if total.hexdigest() != md5:
             raise ValueError(f"wrong checksum: found md5 {total.hexdigest()}, expected {md5}")
+        shared(temporary)
         os.replace(temporary, path)
     finally:
         if os.path.exists(temporary):

@@ -118,7 +118,12 @@ class BarrierDetector:
         self.thresholds = {name: float(np.quantile(values, 1 - FPR)) for name, values in self.scores(clean).items()}
 
     def linear(self, device: torch.device | str) -> tuple[Tensor, float]:
-        """(weights `[6]` of the features, offset) of the fitted score, standardisation included, for gradients."""
+        """(weights `[6]` of the features, offset) of the fitted score, standardisation included, for gradients.
+
+        Errors: RuntimeError before `fit`.
+        """
+        if self.fitted is None:
+            raise RuntimeError("the detector has no fitted score yet; call `fit` first")
         scaler, model = self.fitted[0], self.fitted[1]
         weights = model.coef_[0] / scaler.scale_
         return torch.from_numpy(weights).to(device), float(model.intercept_[0] - weights @ scaler.mean_)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
-from isorobust.common.statistics import Estimate, mean
+from isorobust.common.statistics import Estimate, mean, share
 from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
 from isorobust.detection.inputs import attacked, for_fitting, references
 from isorobust.detection.scores import auroc_values
@@ -84,8 +84,10 @@ def _look(model: nn.Module, seed: int, splits, options: DetectionSettings, devic
     detector = BarrierDetector(model, train[place], options.points)
     rest = torch.ones(len(train), dtype=torch.bool, device=device)
     rest[place.flatten()] = False
-    train, train_y = train[rest][: options.fitting.images], train_y[rest][: options.fitting.images]
-    train, train_y = _right(model, train, train_y)
+    # Drawn, because a data set's training images may be in the order of their classes.
+    chosen = stream.choice(np.flatnonzero(rest.cpu().numpy()), options.fitting.images, replace=False)
+    chosen = torch.from_numpy(np.sort(chosen)).to(device)
+    train, train_y = _right(model, train[chosen], train_y[chosen])
     _some(train_y, seed, "clean images to fit to", "larger detection.fitting.images")
     fooling = for_fitting(model, train, train_y, classes, options.fitting.eps, seed)
     if not len(fooling):
@@ -163,9 +165,7 @@ def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], d
             say(f"detect: {attack} fools a network on fewer than two images; its detection is left out")
             continue
         change = np.stack([one.change[attack] for one in seen])
-        numbers["change"][attack] = {
-            norm: _means(change[..., k], fooled, np.inf).as_dict() for k, norm in enumerate(("l2", "linf"))
-        }
+        numbers["change"][attack] = {norm: _means(change[..., k], fooled).as_dict() for k, norm in enumerate(("l2", "linf"))}
         numbers["auroc"][attack], numbers["tpr_at_5fpr"][attack] = {}, {}
         for name in names:
             values = auroc_values(arrays, attack, name)
@@ -196,10 +196,15 @@ def _contrast(clean: np.ndarray, adversarial: np.ndarray, right: np.ndarray, foo
 
 
 def _shares(flags: np.ndarray, counted: np.ndarray) -> Estimate:
-    return _means(flags, counted, 1.0)
+    """Share of the flags `[S, N]` that count; n: the images that count in any seed."""
+    return share(_by_image(flags, counted), int(counted.sum()))
 
 
-def _means(values: np.ndarray, counted: np.ndarray, high: float) -> Estimate:
-    """Mean of the values `[S, N]` from 0 to `high` that count; n: the images that count in any seed."""
-    by_image = np.stack([share_by_image(*row) for row in zip(values, counted)])
-    return mean(by_image, 0.0, high, int(counted.any(0).sum()))
+def _means(values: np.ndarray, counted: np.ndarray) -> Estimate:
+    """Mean of the values `[S, N]`, 0 or more, that count; n as in `_shares`."""
+    return mean(_by_image(values, counted), 0.0, np.inf)
+
+
+def _by_image(values: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    known = counted.any(axis=0)
+    return np.stack([share_by_image(*row) for row in zip(values[:, known], counted[:, known])])

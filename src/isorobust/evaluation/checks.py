@@ -146,7 +146,8 @@ def _pgd_again(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> C
         made = perturb("pgd", bench.problem(victim, "pgd", norm, eps, batch), options).images
         again = (predict(victim.model, made, batch=50) == bench.labels[batch]).cpu().numpy()
         differ.append((again != flags[batch]).mean())
-    return Check(max(differ), 0.001)  # an image on the boundary may fall to either side by rounding
+    # An image on the boundary may fall to either side by rounding.
+    return Check(max(differ), max(0.001, 1 / (batch.stop - batch.start)))
 
 
 def _of_pgd(victims: list[Victim], bench: Bench, options: settings.PGD) -> dict[str, Check]:

@@ -160,11 +160,11 @@ def _attack_unit(bench: Bench, victim, surrogate, name: str, attack, norm: str, 
 
 
 def _strongest(arrays: Arrays) -> None:
-    """Per sample right under everything that ran on all seeds and images, clean included."""
+    """Per sample right under everything that ran on all seeds and images, clean included; no radius where nothing did."""
     clean = arrays["correct/clean"]
     for norm, eps in points_of(arrays):
-        whole = [flags for flags in ran_at(arrays, norm, eps).values() if flags.shape == clean.shape]
-        arrays[f"correct/strongest/{norm}/{eps}"] = np.logical_and.reduce([clean, *whole])
+        if whole := [flags for flags in ran_at(arrays, norm, eps).values() if flags.shape == clean.shape]:
+            arrays[f"correct/strongest/{norm}/{eps}"] = np.logical_and.reduce([clean, *whole])
 
 
 def _worst_case(arrays: Arrays, victims: list[Victim], bench: Bench, store: Store) -> float:
@@ -195,14 +195,15 @@ def _worst_case(arrays: Arrays, victims: list[Victim], bench: Bench, store: Stor
 
 
 def _standing(arrays: Arrays, norm: str, radii: list[float], seeds: int, count: int) -> np.ndarray:
-    """Right when clean and under all attacks that ran at a radius or at a smaller one of `radii`: bool `[E, S, n]`."""
-    standing = arrays["correct/clean"][:seeds, :count].copy()
+    """Right when clean and under all attacks that ran at each of `radii` or at a smaller radius: bool `[E, S, n]`."""
     rows = []
-    for eps in radii:
-        for flags in ran_at(arrays, norm, eps_key(eps)).values():
-            height, width = (min(a, b) for a, b in zip(flags.shape, standing.shape))
-            standing[:height, :width] &= flags[:height, :width]
-        rows.append(standing.copy())
+    for largest in radii:
+        standing = arrays["correct/clean"][:seeds, :count].copy()
+        for eps in [eps for kind, eps in points_of(arrays) if kind == norm and float(eps) <= float(eps_key(largest))]:
+            for flags in ran_at(arrays, norm, eps).values():
+                height, width = (min(a, b) for a, b in zip(flags.shape, standing.shape))
+                standing[:height, :width] &= flags[:height, :width]
+        rows.append(standing)
     return np.stack(rows)
 
 

@@ -17,7 +17,7 @@ from isorobust.errors import found
 from isorobust.geometry import measure
 from isorobust.geometry.settings import GeometrySettings
 from isorobust.networks.checkpoint import Checkpoint
-from isorobust.networks.zoo import Network
+from isorobust.networks.zoo import Network, predict
 from isorobust.progress import say
 from isorobust.workers import spread
 
@@ -113,8 +113,9 @@ def _measure(network: Network, sample: Sample, options: GeometrySettings) -> Mea
     for name, values in measure.spectrum(jacobian)._asdict().items():
         numbers["jacobian", name] = float(np.median(values))  # over images: small singular values differ by decades
     count = options.boundary_images
-    labels = torch.from_numpy(sample.labels[:count]).to(sample.images.device)
-    distance = nearest(network, sample.images[:count], labels, options.fab_steps).distances.double().cpu().numpy()
+    first = sample.images[:count]
+    # Of the class that the network gives: a wrong image lies on the wrong side of a boundary, not on it.
+    distance = nearest(network, first, predict(network, first), options.fab_steps).distances.double().cpu().numpy()
     reached = np.isfinite(distance)
     distance = np.where(reached, distance, np.sqrt(sample.images[0].numel()))
     numbers["boundary", "found"] = float(reached.mean())

@@ -150,11 +150,13 @@ def _rates(own: Guesses, on_level: Guesses, every: Guesses, truth: np.ndarray) -
     def right(guess: np.ndarray) -> np.ndarray:
         return guess == truth[: guess.shape[-1]]
 
+    count = next(iter(every.values())).shape[-1]
+    clean = right(own["clean"])[:, :count]  # who is wrong as it is needs no attack
     return {
         "clean": rate(right(own["clean"])).as_dict(),
-        "pgd": {key: rate(right(own[key])).as_dict() for key in every},
-        "pgd-on-level": {key: rate(right(on_level[key])).as_dict() for key in every},
-        "pgd-on-any-level": {key: rate(right(each).all(axis=0)).as_dict() for key, each in every.items()},
+        "pgd": {key: rate(right(own[key]) & clean).as_dict() for key in every},
+        "pgd-on-level": {key: rate(right(on_level[key]) & clean).as_dict() for key in every},
+        "pgd-on-any-level": {key: rate(right(each).all(axis=0) & clean).as_dict() for key, each in every.items()},
     }
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
-from isorobust.common.statistics import difference, rate
+from isorobust.common.statistics import difference_of_own, rate
 from isorobust.connectivity.measure import measure
 from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.errors import found
@@ -63,7 +63,7 @@ def percolation(
     paths = paths.model_copy(update={"pairs": options.pairs, "seeds": None})
     seeds = seeds[: options.seeds]
     numbers: dict[str, Any] = {"seeds": len(seeds), "pairs": options.pairs, "sizes": {}}
-    joined: dict[tuple[str, str], list[np.ndarray]] = {}
+    flags: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = {}
     for size in sorted(options.sizes):
         small = [resized(split, size) for split in (train, val, test)]
         here: dict[str, Any] = {"dimension": int(np.prod(small[0].images.shape[1:]))}
@@ -73,13 +73,20 @@ def percolation(
         for state, models in (("trained", fitted), ("untrained", _networks(network, small[0], seeds))):
             told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, state == "trained", **PAIRS)
             here[state] = told["kinds"]
-            for criterion, name in (("low", "heights"), ("level", "gaps")):
-                flags = arrays[f"{name}/{JUDGED[state]}"] <= paths.threshold  # [S, R + 1, P]
-                joined.setdefault((state, criterion), []).append(flags)
+            heights, gaps, ends = (arrays[f"{name}/{JUDGED[state]}"] for name in ("heights", "gaps", "ends"))
+            everyone = np.ones(ends.shape, bool)  # [S, P]; heights and gaps are [S, R + 1, P]
+            judged = {"low": (heights, everyone), "level": (gaps, everyone), "joined": (heights, ends <= paths.threshold)}
+            for criterion, (values, counted) in judged.items():
+                flags.setdefault((state, criterion), []).append((values <= paths.threshold, counted))
         numbers["sizes"][str(size)] = here
-    numbers["rise"] = {}
-    for (state, criterion), each in joined.items():
-        rounds = {str(done): difference(each[-1][:, done], each[0][:, done]).as_dict() for done in range(each[0].shape[1])}
+    numbers["rise"] = {}  # without what no pair speaks of
+    for (state, criterion), each in flags.items():
+        (small, of_small), (large, of_large) = each[0], each[-1]
+        rounds = {
+            str(done): change.as_dict()
+            for done in range(large.shape[1])
+            if (change := difference_of_own(large[:, done], of_large, small[:, done], of_small)) is not None
+        }
         numbers["rise"].setdefault(state, {})[criterion] = rounds
     numbers["random"] = {} if options.random is None else _random(test, options, paths, device)
     return numbers

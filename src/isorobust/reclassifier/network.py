@@ -26,7 +26,8 @@ class HybridPrototypeReclassifier(nn.Module):
     past in `observe`, `temperature` multiplies squared distances and is a parameter.
     Prototypes `[K, D]` are a buffer; without them call `observe` before use.
     Source: arXiv 2606.01746. Errors: ValueError for an unknown mode, a mix or momentum outside [0, 1], a
-    base without `features` or that layer; RuntimeError when a mode that needs prototypes has none yet.
+    base without `features` or that layer, prototypes of another number of classes; RuntimeError when a mode
+    that needs prototypes has none yet.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class HybridPrototypeReclassifier(nn.Module):
         for name, value in (("mix", mix), ("momentum", momentum)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], found {value}")
+        if prototypes is not None and (prototypes.ndim != 2 or len(prototypes) != num_classes):
+            raise ValueError(f"prototypes must be [{num_classes}, D], found {list(prototypes.shape)}")
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0, found {temperature}")
         for name in ("features", head):
@@ -105,9 +108,11 @@ class HybridPrototypeReclassifier(nn.Module):
     def held(self, x: Tensor) -> HeldPrototypes:
         """The l2 classifier with the prototypes that the batch `x` gives: a sample's logits no longer depend on its batch.
 
-        Assignments are soft where `mode` is not "ste"; the modes "ema" and "fc" have no such classifier.
-        Errors: RuntimeError without dataset-level prototypes.
+        Assignments are hard in the mode "ste" and soft in "soft". Errors: ValueError in the modes "ema" and "fc", whose
+        answers depend on no batch; RuntimeError without dataset-level prototypes.
         """
+        if self.mode not in ("ste", "soft"):
+            raise ValueError(f"mode must be ste or soft to hold a batch's prototypes, found {self.mode!r}")
         if self.prototypes is None:
             raise RuntimeError(NO_PROTOTYPES)
         features, logits = self.both(x)
