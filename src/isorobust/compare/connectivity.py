@@ -128,8 +128,7 @@ def table(told: dict[str, Any]) -> str:
     for arm, numbers in told["arms"].items():
         for kind, one in numbers["kinds"].items():
             low, level = (one[criterion][told["threshold"]] for criterion in CRITERIA)
-            ends = one.get("joined", {}).get(told["threshold"])
-            cells = [joined(ends, done) for done in sorted({0, told["rounds"]})]
+            cells = [joined(one, told["threshold"], done) for done in sorted({0, told["rounds"]})]
             cells += [percent(low[str(done)]) for done in range(told["rounds"] + 1)]
             cells += [percent(level[str(done)]) for done in sorted({0, told["rounds"]})]
             rows.append([arm, kind, *cells, interval(one["height"], ".3g"), interval(one["gap"], ".3g")])
@@ -145,8 +144,11 @@ def table(told: dict[str, Any]) -> str:
     return markdown(["arm", "pairs", *header, "mean barrier", "mean gap"], rows)
 
 
-def joined(shares: dict[str, Any] | None, done: int) -> str:
-    """A cell: the share after these rounds and of how many pairs; a dash where no pair has low ends."""
+def joined(kind: dict[str, Any], threshold: str, done: int) -> str:
+    """A cell: the share after these rounds and of how many pairs; a dash where none has low ends, empty where not measured."""
+    if "joined" not in kind:
+        return ""
+    shares = kind["joined"].get(threshold)
     return f"{percent(shares[str(done)])}, n = {shares[str(done)]['n']}" if shares else "-"
 
 

@@ -59,8 +59,8 @@ def table(told: dict[str, Any]) -> str:
 def _shares(kinds: dict[str, Any], kind: str, told: dict[str, Any]) -> list[str]:
     low, level = (kinds[kind][criterion][told["threshold"]] for criterion in CRITERIA)
     control = kinds["between-classes"]["low"][told["threshold"]]
-    ends, last = kinds[kind].get("joined", {}).get(told["threshold"]), len(low) - 1
-    cells = [*(joined(ends, done) for done in sorted({0, last})), *map(percent, low.values())]
+    last = len(low) - 1
+    cells = [*(joined(kinds[kind], told["threshold"], done) for done in sorted({0, last})), *map(percent, low.values())]
     return [*cells, percent(level["0"]), percent(list(control.values())[-1])]
 
 
