@@ -42,16 +42,16 @@ RECLASSIFIER_NOTE = (
 )
 
 CONNECTIVITY_NOTE = (
-    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the "
-    "network gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path is *low* "
-    "if its highest loss, the *barrier*, is at most the threshold, ends included, and *level* if the loss rises by no more "
-    "than that above the higher end; that rise is the *gap*. The claim is judged on pairs of *low ends*, at or below the "
-    "threshold (a dash: no pair has such; empty: measured before they were told apart). Pairs are drawn anew for every seed, "
-    "so intervals over seeds are over pairs too. Below: straight paths from a real image to another one, and to an image of another class changed until "
-    "its loss matches that one's; AUROC of telling the two apart by the curve, beside that of the end's own loss. Every path "
-    "from one class to another crosses their boundary, where the lower of both losses is at least 0.69, so that control can be "
-    "low only where the boundary lies between two of a path's points. Before training, a network that ends in tanh layers "
-    "gives no input a low loss, because its logits are bounded; others may."
+    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the network"
+    " gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path is *low* if its "
+    "highest loss, the *barrier*, is at most the threshold, ends included, and *level* if the loss rises by no more than that "
+    "above the higher end; that rise is the *gap*. The claim is judged on pairs of *low ends*, at or below the threshold (a "
+    "dash: no pair has such; empty: measured before they were told apart). Pairs are drawn anew for every seed, so intervals "
+    "over seeds are over pairs too. Below: straight paths from a real image to another one, and to an image of another class "
+    "changed until its loss matches that one's; AUROC of telling the two apart by the curve, beside that of the end's own loss."
+    " Every path from one class to another crosses their boundary, where the lower of both losses is at least 0.69, so that "
+    "control can be low only where the boundary lies between two of a path's points. Before training, a network that ends in "
+    "tanh layers gives no input a low loss, because its logits are bounded; others may."
 )
 
 DIFFERENCES_NOTE = (
