@@ -74,7 +74,11 @@ MISTAKES = {
     "a set's name as path": (("data", "name"), "../x", "data.name: found '../x'"),
     "unknown arm in recipe": ((*M, "arms", "isometrik"), "skip", "arms: found 'isometrik'"),
     "arm without block": ((*M, "arms", "isometric"), KeyError, "arms.isometric: missing"),
-    "unknown objective": ((*M, "arms", "jacobian", "objective"), "iso", "objective: found 'iso'; allowed: cross-entropy"),
+    "unknown objective": (
+        ("recipes", "mnist", "arms", "jacobian", "objective"),
+        "iso",
+        "objective: found 'iso'; allowed: cross-entropy",
+    ),
     "unknown reduction": (
         (*M, "arms", "isometric", "isometry", "reduction"),
         "sum",
@@ -137,7 +141,7 @@ MISTAKES = {
         "1.0 stands more than once",
     ),
     "grid over another's number": ((*ALL, "arms", "jacobian-isometric-tuned", "grid", "sigma"), [1.0], "sigma: unknown key"),
-    "projections 0": ((*M, "arms", "jacobian", "projections"), 0, "projections: found 0"),
+    "projections 0": (("recipes", "mnist", "arms", "jacobian", "projections"), 0, "projections: found 0"),
     "noise of 0": (("recipes", "mnist", "arms", "noise", "sigma"), 0.0, "sigma: found 0.0"),
     "clean accuracy of 2": ((*M, "sweep", "min_clean"), 2.0, "min_clean: found 2.0"),
     "plug-in on no arm": (
@@ -166,7 +170,7 @@ MISTAKES = {
         {"seeds": ["0-4 | 5-9"]},
         "hierarchy.trees",
     ),
-    "unfilled batch": ((*M, "reclassifier-attack", "batch"), 30, "images that fill two batches of 30 or more (found 100)"),
+    "unfilled batch": ((*M, "reclassifier-attack", "batch"), 40, "images that fill two batches of 40 or more (found 60)"),
     "unknown attack": ((*M, "attack", "attacks", "pgx"), {}, "attacks.pgx: unknown key (did you mean 'pgd'?)"),
     "unknown network": ((*M, "network", "name"), "vgg", "network.name: found 'vgg'; allowed: tanh-mlp, conv-features"),
     "unknown device": (("device",), "tpu", "device: found 'tpu'"),

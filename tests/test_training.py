@@ -12,6 +12,7 @@ from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
 from isorobust.objectives import settings as arms
 from isorobust.objectives.losses import OBJECTIVES, Batch, pgd_images, training_loss
+from isorobust.training.arm import train_arm
 from isorobust.training.fit import fit, is_mixed
 from isorobust.training.settings import TrainingSettings
 
@@ -60,6 +61,21 @@ def test_other_networks_stacked_equal_in_turn_in_float64(splits, network, arm):
     stacked, loop = (train(splits, ARMS[arm], mode=mode, **steps) for mode in ("stacked", "loop"))
     for name in stacked.state:
         torch.testing.assert_close(stacked.state[name], loop.state[name], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["tanh-mlp", "conv-features"])
+def test_weights_do_not_depend_on_the_number_of_threads(splits, threads, name):
+    """Nor on the process that they come from, nor on which networks share a stack there; first weights included."""
+    wide = {**NETWORKS[name].model_dump(), "width": 128}  # more threads find other orthogonal weights only where there are many
+    network, options = type(NETWORKS[name])(**wide), TrainingSettings(epochs=1, batch_size=50, learning_rate=3e-3)
+    found = []
+    for count in (1, 2, 4):
+        threads(count)
+        args = splits.train.first(200), splits.val, network, ARMS["jacobian-isometric"], options, [0, 1, 2]
+        found.append(train_arm(*args, torch.device("cpu"), {}))
+    for other in found[1:]:
+        assert all(torch.equal(tensor, other.checkpoint.tensors[key]) for key, tensor in found[0].checkpoint.tensors.items())
+        assert other.rows == found[0].rows and other.metrics == found[0].metrics
 
 
 @every_arm

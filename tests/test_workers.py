@@ -14,9 +14,9 @@ from conftest import NETWORKS, ROOT
 
 from isorobust.attacks import settings
 from isorobust.attacks.perturb import Problem, perturb
+from isorobust.common.workers import spread
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
-from isorobust.workers import spread
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -83,7 +83,7 @@ def test_a_process_that_the_system_ends_is_told(threads):
 SLEEPERS = """
 import os, signal, sys, time, torch
 from pathlib import Path
-from isorobust.workers import spread
+from isorobust.common.workers import spread
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script started behind it, and inherited
 

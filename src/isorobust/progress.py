@@ -7,9 +7,10 @@ import sys
 from tqdm import tqdm
 
 
-def progress(total: int | None, label: str, unit: str = "it") -> tqdm:
+def progress(total: int | None, label: str, unit: str = "it", shown: bool = True) -> tqdm:
     """A bar with the time left; use it as a context and call `update`."""
-    return tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=False, dynamic_ncols=True, disable=None)
+    hidden = None if shown else True  # None: hidden where the output is no terminal
+    return tqdm(total=total, desc=label, unit=unit, unit_scale=unit == "B", leave=False, dynamic_ncols=True, disable=hidden)
 
 
 def say(text: str) -> None:

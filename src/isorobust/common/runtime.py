@@ -19,9 +19,9 @@ PACKAGES = ("torch", "torchvision", "torchattacks", "numpy")
 def prepare(device: Device, threads: int) -> torch.device:
     """Set the CPU thread count before any work and pick the device.
 
-    Weight bits change with the thread count and the CPU's instruction set, so equal bytes are
-    promised on one class of CPU and one thread count only; on a GPU not at all, where sums over
-    pairs of rows are added up in no fixed order. Errors: UserError for `cuda` without one.
+    Weight bits change with the CPU's instruction set, so equal bytes are promised on one class of CPU
+    only; on a GPU not at all, where sums over pairs of rows are added up in no fixed order.
+    Errors: UserError for `cuda` without one.
     """
     if not 1 <= threads <= 4096:
         raise found("params.yaml: threads", threads, "a whole number from 1 to 4096")

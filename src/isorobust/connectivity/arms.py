@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from isorobust.common.params import check
-from isorobust.common.runtime import derive_seed
 from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.initial import initial
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build, predict
 
@@ -20,7 +20,8 @@ def networks(checkpoint: Checkpoint, seeds: int | None, trained: bool) -> list[t
         return [(seed, checkpoint.network(seed)) for seed in chosen]
     options = check(NetworkSettings, checkpoint.spec["network"], f"{checkpoint.path}: network")
     shape, classes = tuple(checkpoint.spec["shape"]), checkpoint.spec["classes"]
-    return [(seed, build(options, shape, classes, derive_seed(seed, "weights")).eval()) for seed in chosen]
+    first = initial(lambda number: build(options, shape, classes, number).eval(), chosen)
+    return list(zip(chosen, first))
 
 
 @torch.no_grad()

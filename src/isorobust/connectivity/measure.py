@@ -14,6 +14,7 @@ from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, generator
 from isorobust.common.splits import Split
 from isorobust.common.statistics import mean, over_seeds, rate_of_own
+from isorobust.common.workers import spread
 from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.paths import Bypassed, barrier, bypass, curve_features, path_losses
@@ -21,7 +22,6 @@ from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.errors import UserError
 from isorobust.progress import say
 from isorobust.ranking import contrasts
-from isorobust.workers import spread
 
 CRITERIA = ("low", "level")  # of a path: its highest loss is at most a threshold; the rise above its higher end is
 RANGES = {  # of what a loss curve is told by; losses have no upper end
@@ -86,7 +86,7 @@ def measure(
         seed, model = models[i]
         return _look(model.to(device).eval(), seed, test, options, device, trained, whole, block)
 
-    seen = list(spread(look, range(len(models))))
+    seen = list(spread(look, range(len(models)), device))
     arrays: dict[str, np.ndarray] = {"seeds": np.array([seed for seed, _ in models])}
     numbers: dict[str, Any] = {"seeds": len(seen), "pairs": options.pairs, "kinds": {}}
     for kind in seen[0].heights:

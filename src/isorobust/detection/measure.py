@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import Estimate, mean, share
+from isorobust.common.workers import spread
 from isorobust.detection.detector import FEATURES, BarrierDetector, Seen
 from isorobust.detection.inputs import attacked, for_fitting, references
 from isorobust.detection.scores import auroc_values
@@ -19,7 +20,6 @@ from isorobust.errors import UserError, found
 from isorobust.networks.zoo import predict
 from isorobust.progress import progress, say
 from isorobust.ranking import auroc_by_image, share_by_image
-from isorobust.workers import spread
 
 
 class Verdicts(NamedTuple):
@@ -68,7 +68,7 @@ def measure(
 
     seen = []
     with progress(len(models), "detect", "seed") as bar:
-        for one in spread(look, range(len(models))):
+        for one in spread(look, range(len(models)), device):
             seen.append(one)
             bar.update()
     return summarise([seed for seed, _ in models], seen)

@@ -11,10 +11,10 @@ import torch
 
 from isorobust.common import artifacts
 from isorobust.common.runtime import describe
+from isorobust.common.workers import spread
 from isorobust.errors import UserError
 from isorobust.progress import progress
 from isorobust.verdicts import Arrays
-from isorobust.workers import spread
 
 
 class Unit(NamedTuple):

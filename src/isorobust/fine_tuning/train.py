@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from isorobust.common.params import Settings, check
 from isorobust.common.splits import Split
 from isorobust.common.statistics import interval_over_seeds, rate
+from isorobust.common.workers import one_thread
 from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.stack import Stack
@@ -92,7 +93,8 @@ def fine_tune(
     objective = check(Objective, base.spec["objective"], f"{base.path}: objective")
     isometry = base.spec["isometric"]
     term = None if isometry is None else check(Isometry, isometry, f"{base.path}: isometric")
-    starts = {seed: _class_means(base.network(seed), train) for seed in seeds}
+    with one_thread():
+        starts = {seed: _class_means(base.network(seed), train) for seed in seeds}
     for cell in cells:
         for seed in seeds:
             network = base.network(seed)

@@ -13,13 +13,13 @@ from isorobust.attacks.perturb import nearest
 from isorobust.claims import verdict
 from isorobust.common.splits import Split
 from isorobust.common.statistics import difference, over_seeds
+from isorobust.common.workers import spread
 from isorobust.errors import found
 from isorobust.geometry import measure
 from isorobust.geometry.settings import GeometrySettings
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import Network, predict
 from isorobust.progress import say
-from isorobust.workers import spread
 
 BATCH = 1000  # images per forward pass
 POSITIVE = (0.0, np.inf)
@@ -63,7 +63,7 @@ def measure_arm(
     Errors: UserError when `options` asks for more images than there are, or for so few that no pair is left.
     """
     sample = _sample(test, options, device)
-    seeds = list(spread(lambda seed: _measure(checkpoint.network(seed, device), sample, options), checkpoint.seeds))
+    seeds = list(spread(lambda seed: _measure(checkpoint.network(seed, device), sample, options), checkpoint.seeds, device))
     counts = {"jacobian": options.jacobian_images, "boundary": options.boundary_images}
     numbers: dict[str, Any] = {"seeds": len(seeds)}
     for path in seeds[0].numbers:

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.errors import UserError
@@ -15,6 +14,7 @@ from isorobust.hierarchy.network import HierarchicalNetwork, build, hierarchical
 from isorobust.hierarchy.settings import HierarchySettings
 from isorobust.hierarchy.tree import parse_tree
 from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.initial import initial
 from isorobust.objectives.settings import Arm, CrossEntropy
 from isorobust.training.arm import TrainedArm
 from isorobust.training.fit import EVALUATION_BATCH, Images, Trained, fit
@@ -50,7 +50,7 @@ def train_hierarchies(
     metrics: dict[str, Any] = {}
     curves: dict[str, np.ndarray] = {}
     for name, tree in trees.items():
-        networks = [build(options.network, tree, int(np.prod(shape)), derive_seed(seed, "weights")) for seed in seeds]
+        networks = initial(lambda number, tree=tree: build(options.network, tree, int(np.prod(shape)), number), seeds)
         trained = fit(networks, seeds, train, val, arm, training, device, hierarchical_loss)
         tensors |= {f"{name}/{key}": tensor for key, tensor in trained.state.items()}
         curves |= {f"{name}/{key}": values.mean(axis=1) for key, values in trained.history.items()}

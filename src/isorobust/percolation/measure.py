@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import difference_of_own, rate
 from isorobust.connectivity.measure import measure
 from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.errors import found
+from isorobust.networks.initial import initial
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build, predict
 from isorobust.objectives.settings import Arm, CrossEntropy
@@ -94,7 +94,7 @@ def percolation(
 
 def _networks(network: NetworkSettings, split: Split, seeds: list[int]) -> list[nn.Module]:
     shape, classes = split.images.shape[1:], int(split.labels.max()) + 1
-    return [build(network, shape, classes, derive_seed(seed, "weights")).eval() for seed in seeds]
+    return initial(lambda number: build(network, shape, classes, number).eval(), seeds)
 
 
 def _accuracy(models: list[nn.Module], test: Split, device: torch.device) -> dict[str, float]:

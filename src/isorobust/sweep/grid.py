@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from isorobust.common.runtime import derive_seed, generator
+from isorobust.common.runtime import generator
 from isorobust.common.splits import Split
 from isorobust.common.statistics import rate
 from isorobust.errors import found
+from isorobust.networks.initial import initial
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
@@ -113,7 +114,7 @@ def _shape(arm: Arm) -> str:
 def _train(arms: list[Arm], train, val, network, training, options: SweepSettings, device) -> list[tuple[np.ndarray, np.ndarray]]:
     shape, classes = train.images.shape[1:], int(train.labels.max()) + 1
     seeds = [seed for _ in arms for seed in options.seeds]
-    networks = [build(network, shape, classes, derive_seed(seed, "weights")) for seed in seeds]
+    networks = initial(lambda number: build(network, shape, classes, number), seeds)
     each = [arm for arm in arms for _ in options.seeds]
     trained = fit(networks, seeds, train, val, each, training, device)
     networks = trained.load_into(networks)

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from isorobust.claims import verdict
-from isorobust.common.runtime import derive_seed
 from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.errors import found
 from isorobust.geometry import measure
 from isorobust.hierarchy.network import HierarchicalNetwork, hierarchical_loss
 from isorobust.hierarchy.network import build as build_hierarchy
 from isorobust.hierarchy.tree import parse_tree
+from isorobust.networks.initial import initial
 from isorobust.networks.settings import TanhMLP
 from isorobust.networks.zoo import Network
 from isorobust.networks.zoo import build as build_flat
@@ -58,19 +58,19 @@ def study(name: str, options: Rings | Torus, device: torch.device) -> Study:
         train, val, test = (shapes.rings(options, part) for part in ("train", "val", "test"))
         size = TanhMLP(name="tanh-mlp", width=options.width, hidden_layers=options.layers)
 
-        def made(seed: int) -> Network:
-            return build_flat(size, (inputs, 1, 1), tree.shape[1], seed)
+        def made(number: int) -> Network:
+            return build_flat(size, (inputs, 1, 1), tree.shape[1], number)
     else:
         tree, loss, inputs = parse_tree(options.levels), hierarchical_loss, 3
         train, val, test = (shapes.torus(options, tree.shape[1], part) for part in ("train", "val", "test"))
 
-        def made(seed: int) -> Network:
-            return build_hierarchy(options.network, tree, inputs, seed)
+        def made(number: int) -> Network:
+            return build_hierarchy(options.network, tree, inputs, number)
 
     seeds = [seed for _ in ARMS for seed in options.seeds]  # both arms start from the same weights and see the same batches
     terms = {"isometric": options.isometry, "cross-entropy": options.isometry.model_copy(update={"beta": 0.0})}
     arms = [Arm(CrossEntropy(objective="cross-entropy"), terms[arm]) for arm in ARMS for _ in options.seeds]
-    networks = [made(derive_seed(seed, "weights")) for seed in seeds]
+    networks = initial(made, seeds)
     trained = train_stack(networks, seeds, train.split(), val.split(), arms, options.training, device, loss)
     networks, count = trained.load_into(networks), len(options.seeds)
     by_arm = {arm: networks[number * count : (number + 1) * count] for number, arm in enumerate(ARMS)}

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from isorobust.common import artifacts
-from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import interval_over_seeds, rate
 from isorobust.networks.checkpoint import Checkpoint
+from isorobust.networks.initial import initial
 from isorobust.networks.settings import NetworkSettings
 from isorobust.networks.zoo import build
 from isorobust.objectives.settings import Arm
@@ -46,7 +46,7 @@ def train_arm(
 ) -> TrainedArm:
     """Build and fit one network per seed. `labels` (arm, data) go into the checkpoint's spec."""
     shape, classes = train.images.shape[1:], int(train.labels.max()) + 1
-    networks = [build(network, shape, classes, derive_seed(seed, "weights")) for seed in seeds]
+    networks = initial(lambda number: build(network, shape, classes, number), seeds)
     trained = fit(networks, seeds, train, val, arm, training, device)
     spec = {
         **labels,

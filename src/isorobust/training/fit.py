@@ -11,6 +11,7 @@ from torch import Tensor
 
 from isorobust.common.runtime import generator
 from isorobust.common.splits import Split
+from isorobust.common.workers import spread
 from isorobust.errors import UserError, found
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import Network
@@ -34,6 +35,14 @@ class Trained(NamedTuple):
         for i, network in enumerate(networks):
             network.load_state_dict({name: tensor[i] for name, tensor in self.state.items()})
         return [network.cpu().eval() for network in networks]
+
+
+class Fitted(NamedTuple):
+    """`Trained` as arrays, which go through a pipe as they are."""
+
+    state: dict[str, np.ndarray]
+    history: dict[str, np.ndarray]
+    val_correct: np.ndarray
 
 
 class Images:
@@ -64,34 +73,52 @@ def fit(
 ) -> Trained:
     """Train one network per seed; each has its own data order and noise, whoever is trained beside it.
 
+    On the CPU as many processes as torch has threads train at once, each on one thread, so that no weight depends on
+    their number.
+
     `arms`: one for all networks, or one for each; in a stack those may differ in weights only. `loss`
     of (stack, batch, arm) is minimised. The last epoch's weights are kept; nothing is chosen on val.
     Errors: UserError naming epoch, step and seed when a loss is NaN or infinite.
     """
     each = [arms] * len(seeds) if isinstance(arms, Arm) else list(arms)
-    together = options.seeds == "stacked" or (options.seeds == "auto" and hasattr(networks[0], "batched_activations"))
-    groups = [list(range(len(seeds)))] if together else [[i] for i in range(len(seeds))]
-    total = options.epochs * -(-len(train.labels) // options.batch_size) * len(groups)
-    with progress(total, "training", "step") as bar:
-        parts = [
-            _fit_stack(
-                Stack([networks[i] for i in group], is_mixed(options.precision, networks[0], torch.device(device))),
+    device = torch.device(device)
+    groups = _groups(networks, options.seeds, device)
+    processes = min(torch.get_num_threads(), len(groups))
+
+    def train_group(number: int) -> Fitted:
+        group = groups[number]
+        total = options.epochs * -(-len(train.labels) // options.batch_size)
+        # One of the groups that train at the same time tells how far they are.
+        with progress(total, "training", "step", shown=number % processes == 0) as bar:
+            return _fit_stack(
+                Stack([networks[i] for i in group], is_mixed(options.precision, networks[0], device)),
                 [seeds[i] for i in group],
                 train,
                 val,
-                _together([each[i] for i in group], torch.device(device)),
+                _together([each[i] for i in group], device),
                 options,
-                torch.device(device),
+                device,
                 loss,
                 bar,
             )
-            for group in groups
-        ]
+
+    torch.optim.Adam([torch.zeros(1)])  # torch imports much for its first optimiser: here once, not in every process
+    parts = list(spread(train_group, range(len(groups)), device))
     return Trained(
-        {name: torch.cat([p.state[name] for p in parts]) for name in parts[0].state},
+        {name: torch.from_numpy(np.concatenate([p.state[name] for p in parts])) for name in parts[0].state},
         {name: np.concatenate([p.history[name] for p in parts], axis=1) for name in parts[0].history},
         np.concatenate([p.val_correct for p in parts]),
     )
+
+
+def _groups(networks: Sequence[Network], seeds: str, device: torch.device) -> list[list[int]]:
+    """Which networks are trained as one stack: all that `seeds` allows, or an equal share of them for each CPU thread
+    where a network's bits do not depend on the stack it is in."""
+    batched, count = hasattr(networks[0], "batched_activations"), len(networks)
+    if seeds == "loop" or (seeds == "auto" and not batched):
+        return [[i] for i in range(count)]
+    parts = min(torch.get_num_threads(), count) if batched and device.type == "cpu" else 1
+    return [part.tolist() for part in np.array_split(np.arange(count), parts)]
 
 
 def is_mixed(precision: str, network: Network, device: torch.device) -> bool:
@@ -120,7 +147,9 @@ def _together(arms: list[Arm], device: torch.device) -> Arm:
     return Arm(side_by_side([arm.objective for arm in arms], device), term)
 
 
-def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options: TrainingSettings, device, loss_of, bar):
+def _fit_stack(
+    stack: Stack, seeds, train: Split, val: Split, arm: Arm, options: TrainingSettings, device, loss_of, bar
+) -> Fitted:
     stack.to(device)
     dtype = stack.parameters()[0].dtype
     data, held_out = Images(train, device, dtype), Images(val, device, dtype)
@@ -150,7 +179,8 @@ def _fit_stack(stack: Stack, seeds, train: Split, val: Split, arm: Arm, options:
         for name, value in record.items():
             history.setdefault(name, []).append(value)
         bar.set_postfix(epoch=epoch, val=f"{correct.mean():.3f}")
-    return Trained(stack.state(), {name: np.stack(values) for name, values in history.items()}, correct)
+    state = {name: tensor.numpy() for name, tensor in stack.state().items()}
+    return Fitted(state, {name: np.stack(values) for name, values in history.items()}, correct)
 
 
 def _check_finite(name: str, losses: np.ndarray, seeds: Sequence[int], place: str) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
@@ -22,21 +23,29 @@ Result = TypeVar("Result")
 _work: Callable[[Any], Any] | None = None  # forked processes inherit it, so it may hold what cannot be pickled
 
 
-def spread(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def spread(work: Callable[[Item], Result], items: Iterable[Item], device: torch.device | str = "cpu") -> Iterator[Result]:
     """`work(item)` of every item, in order, made in as many processes at once as torch has CPU threads.
 
     A small network leaves a second thread little to do; a second process does a second piece of work. However many
-    there are, each piece is done on one thread, so no result depends on their number. Where a GPU is visible all is
-    done in this process, since a process that has used one cannot be forked. Items and results go through pipes and
-    must be picklable, `work` need not be.
+    there are, each piece is done on one thread, so no result depends on their number. Work for a GPU `device`, and all
+    work once a GPU was used, is done in this process, which cannot be forked then. Items and results go through pipes
+    and must be picklable, `work` need not be.
     Errors: the first that `work` raises; UserError when the system ends a process.
     """
     items = list(items)
-    count = 1 if torch.cuda.is_available() else min(torch.get_num_threads(), len(items))
+    alone = torch.device(device).type == "cuda" or torch.cuda.is_initialized()
+    count = 1 if alone else min(torch.get_num_threads(), len(items))
+    with one_thread():
+        yield from map(work, items) if count < 2 else _in_processes(work, items, count)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One CPU thread inside, as many as before afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield from map(work, items) if count < 2 else _in_processes(work, items, count)
+        yield
     finally:
         torch.set_num_threads(threads)
 
