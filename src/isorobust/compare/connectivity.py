@@ -221,6 +221,8 @@ def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) ->
             axis.set_title(title, fontsize=9)
             axis.axis("off")
         _change(drawn.add_subplot(grid[i, 8]), *one["arrays"]["shown/images"][1:3])
+    lines = {label: line for axis in drawn.axes for line, label in zip(*axis.get_legend_handles_labels())}
+    drawn.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False, fontsize=9)
     drawn.suptitle(f"{data}: loss along paths between inputs; right, one pair: its path and what the bypass changed", fontsize=11)
     return drawn
 
@@ -233,7 +235,6 @@ def _one_path(axis, arrays: dict[str, np.ndarray]) -> None:
         axis.plot(np.linspace(0, 1, len(around)), around, color="C3", label="A, B', C")
     axis.set(xlabel="t", ylabel="cross-entropy", ylim=(0, 1.1 * max(straight.max(), around.max())))
     axis.set_title("the pair shown", fontsize=9)
-    axis.legend(frameon=False, fontsize=7)
 
 
 def _change(axis, before: np.ndarray, after: np.ndarray) -> None:
@@ -254,7 +255,6 @@ def _percolation(axis, arm: str, numbers: dict[str, Any], rounds: int) -> None:
             axis.fill_between(thresholds, values[:, 1], values[:, 2], color=COLORS[kind], alpha=0.1, linewidth=0)
     axis.set(xscale="log", ylim=(-0.02, 1.02), xlabel="threshold", ylabel="share of paths with loss at most this")
     axis.set_title(f"{arm} (dashed: after {rounds} rounds)", fontsize=9)
-    axis.legend(frameon=False, fontsize=7)
 
 
 def _curves(axis, arrays: dict[str, np.ndarray]) -> None:
@@ -277,7 +277,6 @@ def _matched(axis, arrays: dict[str, np.ndarray]) -> None:
     if kept.any():
         _band(axis, arrays["against/real"][kept], "C0", "to a real image")
         _band(axis, arrays["against/adversarial"][kept], "C3", "to an adversarial one of equal loss")
-        axis.legend(frameon=False, fontsize=7)
     axis.set_title("from a real image", fontsize=9)
 
 
