@@ -310,9 +310,10 @@ def test_only_what_is_shared_with_published_results_may_not_differ(here, changes
 def test_results_from_another_source_are_not_added():
     now = record()
     now["source"] = {**now["source"], "root": "elsewhere"}
-    assert extend.refusals(record(), now, []) == []
+    assert extend.refusals(record(), now, ["trades"]) == []
     now["source"]["val"] = 60
-    assert extend.refusals(record(), now, []) == ["source"]
+    assert extend.refusals(record(), now, ["trades"]) == ["source"]
+    assert extend.refusals(record(), now, []) == [], "to draw anew no image is read"
 
 
 def test_the_record_says_by_whom_each_arm_was_compared(tmp_path, monkeypatch):

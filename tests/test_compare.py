@@ -273,7 +273,8 @@ def test_the_table_of_claims_says_of_every_interval_what_it_says():
 def test_the_claims_in_short_are_those_on_the_network_that_they_are_about():
     share = {"value": 0.97, "lo": 0.95, "hi": 0.99, "n": 60, "kind": "real", "verdict": HOLDS}
     shares = {"joined-straight": share, "level-straight": share}
-    silent = {"joined-straight": {"n": 0, "kind": "synthetic"}, "level-straight": share}
+    silent = {"joined-straight": {"n": 0, "kind": "synthetic"}, "level-straight": {**share, "kind": "synthetic"}}
+    kinds = {"real": {}, "synthetic": {"distinct": share}}
     detected = {"barrier-beyond-loss": {"value": 0.1, "lo": 0.05, "hi": 0.15, "attacks": 7}}
     networks = ("baseline", "isometric", "untrained")
     tree = {
@@ -281,7 +282,7 @@ def test_the_claims_in_short_are_those_on_the_network_that_they_are_about():
         "differences": {"isometric-vs-baseline": {}},
         "connectivity": {
             **{"threshold": "0.1", "connected": 0.9, "rounds": 3},
-            "arms": {name: {"claims": silent if name == "untrained" else shares} for name in networks},
+            "arms": {name: {"kinds": kinds, "claims": silent if name == "untrained" else shares} for name in networks},
         },
         "detection": {"arms": {name: {"claims": detected} for name in networks}},
     }
@@ -339,10 +340,11 @@ def test_a_failed_check_stands_beside_its_arm_in_every_table():
 @pytest.mark.parametrize(
     ("lo", "style", "expected"),
     [
-        (0.00031, "+.1f", "+0.3 [+0.03, +0.6]"),
-        (-0.00049, "+.1f", "+0.3 [-0.05, +0.6]"),
+        (0.00031, "+.1f", "+0.30 [+0.03, +0.60]"),
+        (-0.00049, "+.1f", "+0.30 [-0.05, +0.60]"),
         (0.000004, "+.1f", "+0.3 [+0.0, +0.6]"),
         (0.0, "+.1f", "+0.3 [+0.0, +0.6]"),
+        (-0.000004, "+.1f", "+0.3 [-0.0, +0.6]"),
         (0.00031, ".1f", "0.3 [0.0, 0.6]"),
     ],
 )
@@ -413,16 +415,16 @@ def test_an_arm_whose_base_was_tuned_with_it_is_no_twin():
 def test_mistakes_are_told_over_all_images_where_measured():
     plain = structure.mistakes_table({"hierarchy": hierarchy(), "primary": {}}).splitlines()
     assert "images | uniform wrong class | hierarchical | flat | flat less hierarchical | errs to nearer classes |" in plain[0]
-    assert plain[2] == "| two-level | clean | 1.55 | 0.50 | 0.50 | +0.50 [+0.40, +0.60] | holds |"
+    assert plain[2] == "| two-level | clean | 1.55 | 0.50 [0.40, 0.60] | 0.50 [0.40, 0.60] | +0.50 [+0.40, +0.60] | holds |"
     assert plain[3] == "| two-level | PGD, L-infinity 0.1 | 1.55 |  |  |  |  |"
     near = hierarchy()
     near["two-level"]["mistakes"]["clean"]["nearer"]["lo"] = 0.0024
     told = structure.mistakes_table({"hierarchy": near, "primary": {}}).splitlines()
-    assert "+0.50 [+0.002, +0.60] | holds" in told[2], "a bound that decides does not read as 0"
+    assert "+0.500 [+0.002, +0.600] | holds" in told[2], "a bound that decides does not read as 0"
     told = structure.mistakes_table({"hierarchy": hierarchy(per_image=True), "primary": {}}).splitlines()
     ending = "per image: hierarchical | per image: flat | per image: flat less hierarchical | nearer per image |"
     assert told[0].endswith(ending)
-    assert told[2].endswith("| holds | 0.123 | 0.500 | -0.011 [+0.400, +0.600] | does not hold |")
+    assert told[2].endswith("| holds | 0.123 [0.400, 0.600] | 0.500 [0.400, 0.600] | -0.011 [+0.400, +0.600] | does not hold |")
     assert len({line.count("|") for line in told}) == 1
 
 

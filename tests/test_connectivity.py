@@ -11,10 +11,12 @@ from conftest import NETWORKS
 
 import isorobust
 from isorobust.common.params import check
+from isorobust.common.splits import Split
+from isorobust.common.statistics import rate_of_own
 from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
-from isorobust.connectivity.inputs import chosen_tuples, cross_entropy, match_loss, synthesise
-from isorobust.connectivity.measure import _components, _drawn, _matched_pairs, _pairs, _shares, measure
+from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
+from isorobust.connectivity.measure import _apart, _components, _drawn, _matched_pairs, _pairs, _shares, measure
 from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
@@ -246,6 +248,7 @@ SMALL = {
     "thresholds": [0.1, 1.0],
     "threshold": 0.1,
     "connected": 0.9,
+    "distinct": 0.1,
     "graph_images": 6,
     "bypass": {"rounds": 2, "steps": 20, "learning_rate": 0.02},
     "synthesis": {"steps": 300},
@@ -262,15 +265,17 @@ def test_a_trained_networks_numbers_and_arrays_agree(trained, splits):
         assert gaps.shape == heights.shape == (1, 3, 20) and straight.shape == (20, 12)
         assert not (np.diff(heights, axis=1) > 0).any(), "a round of bypassing never makes a path worse"
         assert np.allclose(heights[0, 0], straight.max(1)) and np.allclose(gaps, heights - straight[:, [0, -1]].max(1), atol=1e-6)
-        for criterion, values in (("low", heights), ("level", gaps)):
+        apart = arrays[f"apart/{kind}"][0] >= 0.1
+        assert one["distinct"]["value"] == pytest.approx(apart.mean()) and one["apart"]["value"] <= 2
+        for criterion, values, counted in (("low", heights, apart | True), ("level", gaps, apart)):
             for key, by_round in one[criterion].items():
                 for done, share in by_round.items():
-                    assert share["value"] == pytest.approx((values[0, int(done)] <= float(key)).mean())
+                    assert share["value"] == pytest.approx((values[0, int(done)] <= float(key))[counted].mean())
         ends = arrays[f"ends/{kind}"][0]
         assert np.allclose(ends, straight[:, [0, -1]].max(1))
-        assert set(one["joined"]) == {key for key in one["low"] if (ends <= float(key)).any()}
+        assert set(one["joined"]) == {key for key in one["low"] if (apart & (ends <= float(key))).any()}
         for key, by_round in one["joined"].items():
-            counted = ends <= float(key)
+            counted = apart & (ends <= float(key))
             for done, share in by_round.items():
                 assert share["n"] == counted.sum()
                 assert share["value"] == pytest.approx((heights[0, int(done)][counted] <= float(key)).mean())
@@ -346,13 +351,15 @@ def test_a_network_that_is_never_right_is_named(splits):
         measure([(0, Wrong())], splits.test, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu"), trained=True)
 
 
-def told_of(heights, ends, thresholds=(0.1, 1.0)):
+def told_of(heights, ends, thresholds=(0.1, 1.0), distinct=None):
     """What `measure` tells of pairs `[S, P]` by these barriers, straight and after one round."""
+    distinct = np.ones(ends.shape, bool) if distinct is None else distinct
     options = check(ConnectivitySettings, {**SMALL, "thresholds": list(thresholds), "threshold": 0.1}, "x")
     options = options.model_copy(update={"bypass": options.bypass.model_copy(update={"rounds": 1})})
     values = np.stack([heights, heights], axis=1)
-    kind = {"low": _shares(values, options), "level": _shares(values - ends[:, None], options)}
-    return compared.shares_judged({**kind, "joined": _shares(values, options, ends)}, "real", options)
+    kind = {"low": _shares(values, options), "level": _shares(values - ends[:, None], options, distinct)}
+    kind |= {"joined": _shares(values, options, distinct, ends), "distinct": rate_of_own(distinct).as_dict()}
+    return compared.shares_judged(kind, "real", options)
 
 
 def test_a_flat_path_from_an_end_of_high_loss_does_not_speak_against_joining():
@@ -366,7 +373,35 @@ def test_a_flat_path_from_an_end_of_high_loss_does_not_speak_against_joining():
 
 def test_without_low_ends_the_claim_says_nothing():
     claims = told_of(heights=np.full((2, 9), 2.2), ends=np.full((2, 9), 2.2))
-    assert claims["joined-bypassed"] == {"n": 0, "kind": "real"} and claims["level-straight"]["verdict"] == "undecided"
+    assert claims["joined-bypassed"] == {"n": 0, "kind": "real", "why": "no pair has ends of such loss"}
+    assert claims["level-straight"]["verdict"] == "undecided"
+
+
+def test_that_a_path_joins_an_input_with_itself_says_nothing():
+    low = np.full((3, 30), 0.01)
+    claims = told_of(heights=low, ends=low, distinct=np.zeros((3, 30), bool))
+    assert {(one["n"], one["why"]) for one in claims.values()} == {(0, "no pair has distinct ends")}
+    half = np.arange(30)[None].repeat(3, 0) < 15
+    claims = told_of(heights=np.where(half, 0.01, 5.0), ends=low, distinct=half)
+    assert claims["level-straight"]["n"] == 45 and claims["level-straight"]["value"] == 1 and claims["joined-straight"]["n"] == 45
+
+
+def test_ends_are_apart_by_the_larger_norm():
+    a = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 0.0], [1.0, 1.0]]).view(4, 1, 1, 2)
+    c = torch.tensor([[3.0, 4.0], [-1.0, 0.0], [0.0, 0.0], [1.0, 0.0]]).view(4, 1, 1, 2)
+    labels = torch.zeros(4, dtype=torch.long)
+    assert _apart(Pairs(a, c, labels, labels)).tolist() == pytest.approx([0, 2, 0, 0.5**0.5])
+
+
+def test_an_untrained_tanh_network_is_shown_one_input_twice():
+    """Feature visualisation from small noise ends at the same point whichever noise: what the claim must not rest on."""
+    images = Split(np.zeros((20, 1, 8, 8), np.uint8), np.arange(20) % 5)
+    options = check(ConnectivitySettings, {**SMALL, "synthesis": {"steps": 1000}}, "x")
+    network = build(NETWORKS["tanh-mlp"], (1, 8, 8), 5, seed=0)
+    numbers, _ = measure([(0, network)], images, options, torch.device("cpu"), trained=False)
+    claims = compared.judged(numbers, options)
+    assert numbers["kinds"]["synthetic"]["apart"]["value"] < 0.1 < numbers["kinds"]["between-classes"]["apart"]["value"]
+    assert claims["level-straight"]["n"] < 20
 
 
 def test_a_threshold_must_be_among_those_judged():

@@ -258,6 +258,19 @@ def test_fitted_scores_separate_what_curves_separate_and_no_more(rng):
     assert np.allclose(sample.features @ weights.numpy() + offset, detector.scores(sample)["fitted"])
 
 
+def test_a_loss_is_unusual_on_either_side_of_that_of_clean_inputs(rng):
+    detector = BarrierDetector(torch.nn.Identity(), torch.zeros(2, 3, 1, 2, 2))
+    with pytest.raises(ValueError, match="need clean inputs"):
+        detector.set_thresholds(planted(rng, 0, 0))
+    detector.set_thresholds(planted(rng, 500, 0))
+    clean = planted(rng, 500, 0)
+    for factor in (1e-3, 1e3):
+        moved = clean._replace(loss=factor * planted(rng, 500, 0).loss)
+        both = detector.scores(clean), detector.scores(moved)
+        assert auroc(*(one["unusual-loss"] for one in both)) > 0.99
+        assert (auroc(*(one["endpoint-loss"] for one in both)) > 0.5) == (factor > 1)
+
+
 def test_fitting_needs_both_kinds(rng):
     detector = BarrierDetector(torch.nn.Identity(), torch.zeros(2, 3, 1, 2, 2))
     with pytest.raises(ValueError, match="found 4 clean and 0 adversarial"):
@@ -494,7 +507,7 @@ def test_a_robust_network_leaves_attacks_out(trained, splits, options):
 # Verdicts of the comparison
 
 
-def results(stream, shifts, seeds=3, count=150):
+def results(stream, shifts, seeds=5, count=150):
     """Results of an arm whose scores rise by `shifts[score]` under pgd and square."""
     seen = []
     for _ in range(seeds):
@@ -511,19 +524,28 @@ def results(stream, shifts, seeds=3, count=150):
 
 
 @pytest.mark.parametrize(
-    ("shifts", "beyond_loss", "beyond_ends", "fitted"),
+    ("shifts", "beyond_loss", "beyond_unusual", "beyond_ends", "fitted"),
     [
-        ({"barrier": 1.5, "fitted": 1.5}, "holds", "holds", "holds"),
-        ({}, "undecided", "undecided", "undecided"),
-        ({"barrier": 1.0, "endpoint-loss": 2.0}, "does not hold", "holds", "undecided"),
-        ({"barrier": 1.0, "ends": 2.0}, "holds", "does not hold", "undecided"),
-        ({"fitted": 0.5, "fitted-loss": 2.0}, "undecided", "undecided", "does not hold"),
+        ({"barrier": 1.5, "fitted": 1.5}, "holds", "holds", "holds", "holds"),
+        ({}, "undecided", "undecided", "undecided", "undecided"),
+        ({"barrier": 1.0, "endpoint-loss": 2.0}, "does not hold", "holds", "holds", "undecided"),
+        ({"barrier": 1.0, "endpoint-loss": -2.0, "unusual-loss": 2.0}, "holds", "does not hold", "holds", "undecided"),
+        ({"barrier": 1.0, "ends": 2.0}, "holds", "holds", "does not hold", "undecided"),
+        ({"fitted": 0.5, "fitted-loss": 2.0}, "undecided", "undecided", "undecided", "does not hold"),
     ],
-    ids=["paths tell more", "nothing tells anything", "the loss tells more", "the ends tell more", "the fitted loss tells more"],
+    ids=[
+        "paths tell more",
+        "nothing tells anything",
+        "the loss tells more",
+        "a lower loss tells more",
+        "the ends tell more",
+        "the fitted loss tells more",
+    ],
 )
-def test_verdicts_on_planted_scores(shifts, beyond_loss, beyond_ends, fitted):
+def test_verdicts_on_planted_scores(shifts, beyond_loss, beyond_unusual, beyond_ends, fitted):
     told = detection.judged(results(np.random.default_rng(5), shifts))
     assert told["barrier-beyond-loss"]["verdict"] == beyond_loss and told["barrier-beyond-loss"]["attacks"] == 2
+    assert told["barrier-beyond-unusual-loss"]["verdict"] == beyond_unusual
     assert told["barrier-beyond-ends"]["verdict"] == beyond_ends
     assert told["fitted-beyond-loss"]["verdict"] == fitted and "equal-loss" not in told
 

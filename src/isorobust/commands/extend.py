@@ -46,7 +46,8 @@ def refusals(record: dict[str, Any], now: dict[str, Any], made_here: list[str]) 
     plug_ins = record.get("plug-ins", {})
     told += [f"reclassifiers.{name}" for name in plug_ins if now.get("plug-ins", {}).get(name, plug_ins[name]) != plug_ins[name]]
     sources = [{key: value for key, value in one["source"].items() if key not in ("root", "mirrors")} for one in (record, now)]
-    return told + (["source"] if sources[0] != sources[1] else [])
+    # To draw anew what is published no image is read, so where they would come from does not matter.
+    return told + (["source"] if made_here and sources[0] != sources[1] else [])
 
 
 def _parts(recipe: dict[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -18,9 +18,7 @@ from isorobust.commands.extend import STUDIES
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
 from isorobust.compare import evidence, structure, tables
-from isorobust.compare.cells import ATTACK_TITLES
 from isorobust.compare.report import ROBUST_FIGURE, primary_sentences
-from isorobust.detection.scores import UNSEEN
 from isorobust.errors import UserError
 
 README, FINDINGS = Path("README.md"), Path("docs/findings.md")  # the latter has a block for every data set
@@ -111,41 +109,7 @@ def _failures(trees: dict[str, Any], page: Path) -> list[str]:
 
 def _grounds(trees: dict[str, Any], page: Path) -> list[str]:
     """What the columns of the table of all claims stand on."""
-    return ["\n".join(_counts(name, tree) for name, tree in trees.items()), *_failures(trees, page)]
-
-
-def _counts(name: str, tree: dict[str, Any]) -> str:
-    """On how many images, pairs and seeds a data set's column is."""
-    primary = tree["primary"]
-    arm = tree["arms"][primary["reference"]]
-    attack, points = primary["attack"], primary["eps"].values()
-    seeds = arm["worst-case-seeds"] if attack == "worst-case" else arm["seeds"]
-    told = [
-        f"accuracy {arm['clean']['n']} test images, {arm['seeds']} seeds",
-        f"{ATTACK_TITLES.get(attack, attack)} {max(point['n'] for point in points)}, {seeds}",
-    ]
-    for plug_in, parts in tree["reclassifiers"].items():
-        mixed = next(iter(next(iter(parts["attacked"]["msa"].values())).values()))
-        told.append(f"that of {plug_in} {mixed['n']}, {tree['arms'][plug_in]['worst-case-seeds']}")
-    if geometry := tree["geometry"].get(primary["reference"]):
-        told.append(
-            f"geometry {geometry['distances']['correlation']['n']}, near boundaries {geometry['boundary']['correlation']['n']}"
-        )
-    if tree["hierarchy"]:
-        told.append(f"hierarchies {arm['clean']['n']}, under PGD {tree['hierarchy']['images']}")
-    for numbers in list(tree["connectivity"].get("arms", {}).values())[:1]:
-        told.append(f"paths {numbers['pairs']} pairs of a kind and seed, {numbers['seeds']} seeds")
-    if sizes := tree["percolation"]:
-        told.append(f"input dimension {sizes['pairs']} pairs, {sizes['seeds']} seeds")
-        for network, numbers in sizes.get("random", {}).items():
-            share = next(iter(numbers["synthetic"]["low"].values()))["0"]
-            told.append(f"untrained {network} {share['n']} pairs")
-    for numbers in list(tree["detection"].get("arms", {}).values())[:1]:
-        tried = {attack: numbers["fooled"][attack]["n"] for attack in UNSEEN if attack in numbers["fooled"]}
-        fewer = [f"{attack} on {n}" for attack, n in tried.items() if n < max(tried.values())]
-        aside = f" ({', '.join(fewer)})" if fewer else ""
-        told.append(f"detection {numbers['images']} images, attacks on those that are right{aside}, {numbers['seeds']} seeds")
-    return f"- `{name}`: {'; '.join(told)}."
+    return ["\n".join(f"- `{name}`: {tables.counts(tree)}." for name, tree in trees.items()), *_failures(trees, page)]
 
 
 def main(argv: list[str]) -> int:

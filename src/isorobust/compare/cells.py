@@ -18,17 +18,16 @@ NORM_TITLES = {"linf": "L-infinity", "l2": "L2"}
 def interval(estimate: dict[str, float], style: str = ".2f", unit: float = 1.0) -> str:
     """`0.12 [0.03, 0.21]`, in multiples of `unit`.
 
-    A bound with a sign that would read as 0 gets up to two more decimals: on which side of 0 it lies decides a verdict.
+    Where a bound with a sign would read as 0, all three get up to two more decimals: on which side of 0 it lies decides a
+    verdict.
     """
-    value, lo, hi = (estimate[key] / unit for key in ("value", "lo", "hi"))
-    bound = _off_zero if style.startswith("+") and style.endswith("f") else format
-    return f"{value:{style}} [{bound(lo, style)}, {bound(hi, style)}]"
-
-
-def _off_zero(bound: float, style: str) -> str:
-    decimals = int(style[2:-1])
-    told = [f"{bound:+.{decimals + more}f}" for more in range(3)]
-    return next((text for text in told if float(text)), told[0])
+    numbers = [estimate[key] / unit for key in ("value", "lo", "hi")]
+    if style.startswith("+") and style.endswith("f"):
+        decimals = int(style[2:-1])
+        styles = [f"+.{decimals + more}f" for more in range(3)]
+        style = next((one for one in styles if all(float(format(bound, one)) for bound in numbers[1:] if bound)), style)
+    value, lo, hi = (format(number, style) for number in numbers)
+    return f"{value} [{lo}, {hi}]"
 
 
 def percent(estimate: dict[str, float] | None) -> str:

@@ -12,10 +12,12 @@ from isorobust.common import artifacts
 from isorobust.common.params import eps_key
 from isorobust.common.statistics import ANY_NUMBER, over_seeds
 from isorobust.compare.cells import interval, markdown, percent, points
+from isorobust.compare.styles import empty_figure
 from isorobust.connectivity.settings import ConnectivitySettings
 from isorobust.drawing import Figure, plt
 
 CONTROL = "between-classes"
+LOW_ENDS = "no pair has ends of such loss"  # why a claim on pairs of low ends says nothing
 FEATURES = {
     "low": "share that stays low",
     "level": "share that stays level",
@@ -26,8 +28,7 @@ FEATURES = {
     "endpoint-loss": "end's own loss",
 }
 COLORS = {"real": "C0", "interpolated": "C2", "synthetic": "C1", CONTROL: "0.5"}
-CRITERIA = {"low": "heights", "level": "gaps"}  # of a path -> the array that is held against the threshold
-MEASURED = {  # in the differences between arms -> array, rounds of bypassing done
+COMPARED = {  # in the differences between arms -> array, rounds of bypassing done
     "low-straight": ("heights/real", 0),
     "low-bypassed": ("heights/real", -1),
     "level-straight": ("gaps/real", 0),
@@ -49,9 +50,10 @@ def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, 
     """Claim -> `{value, lo, hi, verdict}` with the kind of pairs it was judged on.
 
     `joined-straight`, `joined-bypassed`: of the pairs whose ends have a loss at or below the block's threshold, whether
-    the share of those on whose path it stays so is above `connected`; without such a pair the claim says nothing, and n
-    is 0. `level-...`: of all pairs, on whose path it rises by no more than that above the ends. Judged on real pairs, or
-    on synthetic ones where a network gives real images no class.
+    the share of those on whose path it stays so is above `connected`. `level-...`: of all pairs, on whose path it rises by
+    no more than that above the ends. Pairs whose ends are one input do not count. Without a pair that counts the claim
+    says nothing, n is 0 and `why` tells the reason. Judged on real pairs, or on synthetic ones where a network gives real
+    images no class.
     """
     kind = "real" if "real" in numbers["kinds"] else "synthetic"
     result = shares_judged(numbers["kinds"][kind], kind, options)
@@ -65,11 +67,13 @@ def judged(numbers: dict[str, Any], options: ConnectivitySettings) -> dict[str, 
 def shares_judged(told: dict[str, Any], kind: str, options: ConnectivitySettings) -> dict[str, dict[str, Any]]:
     """The claims on shares, of what one kind of pairs came to."""
     result = {}
+    same = "distinct" in told and not told["distinct"]["value"]
     for criterion in ("joined", "level"):
         shares = told[criterion].get(eps_key(options.threshold))
         for how, done in (("straight", "0"), ("bypassed", str(options.bypass.rounds))):
             if shares is None:
-                result[f"{criterion}-{how}"] = {"n": 0, "kind": kind}
+                why = "no pair has distinct ends" if same else LOW_ENDS
+                result[f"{criterion}-{how}"] = {"n": 0, "kind": kind, "why": why}
                 continue
             share = shares[done]
             judged_so = verdict(share["lo"] - options.connected, share["hi"] - options.connected)
@@ -109,7 +113,7 @@ def _difference(arrays: dict[str, np.ndarray], other: dict[str, np.ndarray], opt
         if not shared:
             continue
         counts.append(len(shared))
-        for name, (array, done) in MEASURED.items():
+        for name, (array, done) in COMPARED.items():
             mine, theirs = (part[array][row][done][place] for (part, row), place in zip(parts, places))
             if name != "gap":
                 mine, theirs = mine <= options.threshold, theirs <= options.threshold
@@ -127,25 +131,26 @@ def table(told: dict[str, Any]) -> str:
     rows = []
     for arm, numbers in told["arms"].items():
         for kind, one in numbers["kinds"].items():
-            low, level = (one[criterion][told["threshold"]] for criterion in CRITERIA)
-            cells = [joined(one, told["threshold"], done) for done in sorted({0, told["rounds"]})]
+            low, level = one["low"][told["threshold"]], one["level"].get(told["threshold"])
+            cells = [percent(one.get("distinct"))]
+            cells += [joined(one, told["threshold"], done) for done in sorted({0, told["rounds"]})]
             cells += [percent(low[str(done)]) for done in range(told["rounds"] + 1)]
-            cells += [percent(level[str(done)]) for done in sorted({0, told["rounds"]})]
+            cells += [percent(level[str(done)]) if level else "-" for done in sorted({0, told["rounds"]})]
             rows.append([arm, kind, *cells, interval(one["height"], ".3g"), interval(one["gap"], ".3g")])
     rounds = [f"after {done} round{'s' if done > 1 else ''}" for done in range(1, told["rounds"] + 1)]
     threshold, last = told["threshold"], rounds[-1:]
-    header = [f"low, of those with ends at or below {threshold}: straight", *last]
+    header = ["distinct ends", f"low, of those with ends at or below {threshold}: straight", *last]
     header += [
         f"low, of all: loss at most {threshold}, straight",
         *rounds,
-        f"level: rises by at most {threshold}, straight",
+        f"level, of those with distinct ends: rises by at most {threshold}, straight",
         *last,
     ]
     return markdown(["arm", "pairs", *header, "mean barrier", "mean gap"], rows)
 
 
 def joined(kind: dict[str, Any], threshold: str, done: int) -> str:
-    """A cell: the share after these rounds and of how many pairs; a dash where none has low ends, empty where not measured."""
+    """A cell: the share after these rounds and of how many pairs; a dash where none counts, empty where not measured."""
     if "joined" not in kind:
         return ""
     shares = kind["joined"].get(threshold)
@@ -187,7 +192,7 @@ def differences_table(told: dict[str, Any]) -> str:
     rows = [
         [
             pair.replace("-vs-", " less "),
-            *(f"{points(one[name])} {one[name]['direction']}" for name in MEASURED if name != "gap"),
+            *(f"{points(one[name])} {one[name]['direction']}" for name in COMPARED if name != "gap"),
             f"{interval(one['gap'], '.3g')} {one['gap']['direction']}",
         ]
         for pair, one in told["differences"].items()
@@ -200,9 +205,7 @@ def differences_table(told: dict[str, Any]) -> str:
 def figure(found: dict[str, dict[str, Any]], told: dict[str, Any], data: str) -> Figure:
     """Rows arms: connected pairs against the threshold; loss along the paths; A, B, B', C, B' - B of the widest gap."""
     if not found:
-        drawn = plt.figure(figsize=(5, 1))
-        drawn.text(0.5, 0.5, f"The recipe of {data} does not measure connectivity.", ha="center", va="center")
-        return drawn
+        return empty_figure(f"The recipe of {data} does not measure connectivity.")
     drawn = plt.figure(figsize=(18, 3.2 * len(found)), layout="constrained")
     grid = drawn.add_gridspec(len(found), 9, width_ratios=[3, 3, 3, 3, 1, 1, 1, 1, 1])
     for i, (arm, one) in enumerate(found.items()):

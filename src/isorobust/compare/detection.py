@@ -11,6 +11,7 @@ from isorobust.claims import direction, verdict
 from isorobust.common import artifacts
 from isorobust.common.statistics import mean
 from isorobust.compare.cells import interval, markdown
+from isorobust.compare.styles import empty_figure
 from isorobust.connectivity.settings import UNTRAINED
 from isorobust.detection.scores import ADAPTIVE, SCORES, UNSEEN, auroc_values
 from isorobust.drawing import Figure, plt
@@ -19,10 +20,11 @@ FOUND = ("barrier", "fitted", "endpoint-loss")
 SHOWN = ("pgd", "matched")  # the attacks whose curves the report compares with those of clean images
 COLORS = {
     **{"barrier": "C3", "fitted": "C1", "ends": "C2"},
-    **{"endpoint-loss": "C0", "max-softmax": "C9", "fitted-loss": "0.5"},
+    **{"endpoint-loss": "C0", "max-softmax": "C9", "fitted-loss": "0.5", "unusual-loss": "C4"},
 }
 CLAIMS = {  # claim -> score, control
     "barrier-beyond-loss": ("barrier", "endpoint-loss"),
+    "barrier-beyond-unusual-loss": ("barrier", "unusual-loss"),
     "barrier-beyond-ends": ("barrier", "ends"),
     "fitted-beyond-loss": ("fitted", "fitted-loss"),
 }
@@ -103,7 +105,9 @@ def table(told: dict[str, Any]) -> str:
         rows.append([arm, *clean])
         for attack, scores in numbers["auroc"].items():
             found = numbers["tpr_at_5fpr"][attack]
-            cells = [interval(scores[name]) for name in SCORES] + [interval(found[name]) for name in FOUND]
+            # Published numbers may be from before a score was there.
+            cells = [interval(scores[name]) if name in scores else "" for name in SCORES]
+            cells += [interval(found[name]) for name in FOUND]
             fooled, change = numbers["fooled"][attack], numbers["change"][attack]
             moved = f"{change['l2']['value']:.2f}, {change['linf']['value']:.2f}"
             rows.append([arm, attack, interval(fooled), str(scores["barrier"]["n"]), moved, *cells])
@@ -145,7 +149,13 @@ def claims_table(told: dict[str, Any]) -> str:
             there = numbers["tpr_at_5fpr"].get(attack)
             cells.append(f"{interval(there[score])}, n = {there[score]['n']}" if there else "")
         rows.append([arm, *cells])
-    header = ["arm", "barrier less the image's loss", "barrier less the higher end's loss", "fitted less fitted to the loss"]
+    header = [
+        "arm",
+        "barrier less the image's loss",
+        "barrier less how unusual that loss is",
+        "barrier less the higher end's loss",
+        "fitted less fitted to the loss",
+    ]
     return markdown(
         [*header, "barrier less the image's loss, at equal loss", "adaptive: barrier finds", "adaptive: fitted finds"], rows
     )
@@ -155,7 +165,10 @@ def differences_table(told: dict[str, Any]) -> str:
     """Rows: arms held against the reference; mean AUROC per score."""
     rows = []
     for pair, scores in told["differences"].items():
-        cells = [f"{interval(one, '+.2f')} {direction(one['lo'], one['hi'])}" for one in scores.values()]
+        cells = [
+            f"{interval(scores[name], '+.2f')} {direction(scores[name]['lo'], scores[name]['hi'])}" if name in scores else ""
+            for name in SCORES
+        ]
         rows.append([pair.replace("-vs-", " less "), *cells])
     return markdown(["over unseen attacks", *(f"AUROC: {name}" for name in SCORES)], rows)
 
@@ -163,9 +176,7 @@ def differences_table(told: dict[str, Any]) -> str:
 def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
     """ROC curves, mean over seeds: rows arms, columns attacks."""
     if not found:
-        drawn = plt.figure(figsize=(5, 1))
-        drawn.text(0.5, 0.5, f"The recipe of {data} does not measure detection.", ha="center", va="center")
-        return drawn
+        return empty_figure(f"The recipe of {data} does not measure detection.")
     attacks = [*UNSEEN, *ADAPTIVE]
     size = (1.75 * len(attacks), 1.9 * len(found) + 0.8)
     drawn, axes = plt.subplots(
@@ -192,7 +203,8 @@ def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
 
 
 def _style(score: str) -> str:
-    return {"ends": ":", "max-softmax": (0, (1, 3)), "fitted-loss": (2, (2, 4))}.get(score, "-")
+    dashed = {"ends": ":", "max-softmax": (0, (1, 3)), "fitted-loss": (2, (2, 4)), "unusual-loss": (0, (4, 1, 1, 1))}
+    return dashed.get(score, "-")
 
 
 def _roc(arrays: dict[str, np.ndarray], attack: str, score: str) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from isorobust.claims import verdict
 from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, interval, markdown, named, percent, points
+from isorobust.compare.connectivity import LOW_ENDS
 from isorobust.compare.reclassifiers import SENSITIVITY
 from isorobust.compare.structure import FLAT
 from isorobust.connectivity.settings import UNTRAINED
@@ -194,12 +195,12 @@ def _reclassifiers(data: str, tree: dict[str, Any]) -> list[Row]:
 def _paths(data: str, tree: dict[str, Any]) -> list[Row]:
     """The same claim for trained arms, and under a title of its own for networks as they were before training."""
     told, sizes, rows = tree.get("connectivity") or {}, tree.get("percolation") or {}, []
-    networks = [(arm, numbers["claims"]) for arm, numbers in told.get("arms", {}).items()]
-    networks += [(f"untrained {name}", numbers["claims"]) for name, numbers in sizes.get("random", {}).items()]
-    for name, claims in networks:
+    networks = [(arm, numbers["kinds"], numbers["claims"]) for arm, numbers in told.get("arms", {}).items()]
+    networks += [(f"untrained {name}", numbers, numbers["claims"]) for name, numbers in sizes.get("random", {}).items()]
+    for name, kinds, claims in networks:
         where = "in untrained networks too" if name.startswith("untrained") else "by near-linear low-loss paths"
         joined = f"Inputs of a class are connected {where}"
-        level = "The loss hardly rises on the straight path between inputs of a class"
+        level = "The loss hardly rises on the path between inputs of a class"
         mark, main = _mark(tree, name), name == tree["primary"]["reference"] or name.startswith(UNTRAINED)
         for key, claim, how, path in (
             ("joined-straight", joined, f"of loss at or below {told['threshold']} on whose path it stays so", STRAIGHT),
@@ -215,11 +216,19 @@ def _paths(data: str, tree: dict[str, Any]) -> list[Row]:
                 f"on whose path the loss rises by at most {told['threshold']} above the higher end",
                 STRAIGHT,
             ),
+            (
+                "level-bypassed",
+                level,
+                f"on whose path the loss rises by at most {told['threshold']} above the higher end",
+                f"{told['rounds']} rounds of bypassing",
+            ),
         ):
             if (claim_of := claims.get(key)) is None:  # measured before pairs were held to low ends
                 continue
+            if claim_of["kind"] == "synthetic" and "distinct" not in kinds["synthetic"]:  # before they were held to distinct ones
+                continue
             measured = f"{name}: {claim_of['kind']} pairs {how}, percent; limit {100 * told['connected']:.0f}"
-            told_so = f"{percent(claim_of)} **{claim_of['verdict']}**{mark}" if claim_of["n"] else "no pair has ends of such loss"
+            told_so = f"{percent(claim_of)} **{claim_of['verdict']}**{mark}" if claim_of["n"] else claim_of.get("why", LOW_ENDS)
             rows.append(Row(CONNECTIVITY, claim, measured, path, data, told_so, main))
         if "higher" in claims:
             change = claims["higher"]
@@ -246,12 +255,14 @@ def _detection(data: str, tree: dict[str, Any]) -> list[Row]:
     told, rows = tree.get("detection") or {}, []
     titles = {
         "barrier-beyond-loss": "The barrier detects adversarial examples beyond what the loss itself tells",
+        "barrier-beyond-unusual-loss": "The barrier detects adversarial examples beyond what the loss itself tells",
         "barrier-beyond-ends": "What lies between a path's ends detects adversarial examples",
         "fitted-beyond-loss": "Loss curves, fitted, detect adversarial examples beyond what the loss itself tells",
         "equal-loss": "The barrier tells adversarial images of equal loss",
     }
     measures = {
         "barrier-beyond-loss": "less that of the image's own loss",
+        "barrier-beyond-unusual-loss": "less that of how far its log loss lies from that of clean images",
         "barrier-beyond-ends": "less that of the higher end's loss",
         "fitted-beyond-loss": "less that fitted to the loss alone",
     }

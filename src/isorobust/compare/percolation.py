@@ -7,7 +7,8 @@ from typing import Any
 from isorobust.claims import verdict
 from isorobust.common.params import eps_key
 from isorobust.compare.cells import markdown, percent, points
-from isorobust.compare.connectivity import CRITERIA, joined, shares_judged
+from isorobust.compare.connectivity import joined, shares_judged
+from isorobust.compare.styles import empty_figure
 from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
 from isorobust.drawing import Figure, plt
 
@@ -49,19 +50,22 @@ def table(told: dict[str, Any]) -> str:
         "dimensions",
         "network",
         "accuracy",
+        "distinct ends",
         f"low, of those with ends at or below {threshold}: straight",
         *rounds[-1:],
     ]
     header += [f"low, of all: loss at most {threshold}, straight", *rounds]
-    return markdown([*header, f"level, straight: rises by at most {threshold}", "low, between classes"], rows)
+    header.append(f"level, of those with distinct ends: rises by at most {threshold}, straight")
+    return markdown([*header, "low, between classes"], rows)
 
 
 def _shares(kinds: dict[str, Any], kind: str, told: dict[str, Any]) -> list[str]:
-    low, level = (kinds[kind][criterion][told["threshold"]] for criterion in CRITERIA)
+    low, level = kinds[kind]["low"][told["threshold"]], kinds[kind]["level"].get(told["threshold"])
     control = kinds["between-classes"]["low"][told["threshold"]]
     last = len(low) - 1
-    cells = [*(joined(kinds[kind], told["threshold"], done) for done in sorted({0, last})), *map(percent, low.values())]
-    return [*cells, percent(level["0"]), percent(list(control.values())[-1])]
+    distinct = percent(kinds[kind].get("distinct"))
+    cells = [distinct, *(joined(kinds[kind], told["threshold"], done) for done in sorted({0, last})), *map(percent, low.values())]
+    return [*cells, percent(level["0"]) if level else "-", percent(list(control.values())[-1])]
 
 
 def sentences(told: dict[str, Any]) -> str:
@@ -82,9 +86,7 @@ def sentences(told: dict[str, Any]) -> str:
 def figure(told: dict[str, Any], data: str) -> Figure:
     """Share of connected pairs against the threshold, a line per size: columns trained and not, rows straight and bypassed."""
     if not told:
-        drawn = plt.figure(figsize=(5, 1))
-        drawn.text(0.5, 0.5, f"The recipe of {data} does not measure percolation.", ha="center", va="center")
-        return drawn
+        return empty_figure(f"The recipe of {data} does not measure percolation.")
     rounds = list(next(iter(told["rise"].values()))["low"])
     chosen = [rounds[0], rounds[-1]] if len(rounds) > 1 else rounds
     drawn, axes = plt.subplots(

@@ -56,8 +56,8 @@ def publish(
     files |= _figures([result for result in results if ran(results_dir, result.arm)], tree, results_dir / "figures")
     files[metrics_dir / ROBUST_FIGURE] = png(plots.robust_accuracy(tree))
     files[metrics_dir / FACTORIAL_FIGURE] = png(plots.complementarity(tree, tables.factorial_entries(tree)))
-    measured = [(result.arm, result.measured) for result in results]
-    files[metrics_dir / GEOMETRY_FIGURE] = png(plots.geometry(tree["data"], measured, names))
+    geometries = [(result.arm, result.measured) for result in results]
+    files[metrics_dir / GEOMETRY_FIGURE] = png(plots.geometry(tree["data"], geometries, names))
     files[metrics_dir / "summary.json"] = artifacts.json_bytes(summary(tree))
     plugged = read_reclassifiers(results_dir, plug_ins, published)
     add_reclassifiers(tree, results, plugged, settings, before)

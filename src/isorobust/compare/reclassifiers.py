@@ -11,6 +11,7 @@ from isorobust.claims import verdict
 from isorobust.common import artifacts
 from isorobust.compare.cells import NORM_TITLES, beside, failed, interval, markdown, percent, points
 from isorobust.compare.results import ArmResults
+from isorobust.compare.styles import empty_figure
 from isorobust.drawing import Figure, plt
 
 CLAIMS = {  # as the JSON of the stage attack names them
@@ -117,9 +118,7 @@ def ablation_table(found: dict[str, dict[str, Any]]) -> str:
 def figure(found: dict[str, dict[str, Any]], data: str) -> Figure:
     """Rows reclassifiers: what each attack leaves standing, ball by ball; accuracy by batch size; both heads' sensitivity."""
     if not found:
-        drawn = plt.figure(figsize=(5, 1))
-        drawn.text(0.5, 0.5, f"No reclassifier in the recipe of {data}.", ha="center", va="center")
-        return drawn
+        return empty_figure(f"No reclassifier in the recipe of {data}.")
     columns = max(len(balls(parts["attacked"])) for parts in found.values()) + 2
     size = (4.5 * columns, 3.7 * len(found))
     drawn, axes = plt.subplots(len(found), columns, figsize=size, squeeze=False, layout="constrained")

@@ -42,16 +42,18 @@ RECLASSIFIER_NOTE = (
 )
 
 CONNECTIVITY_NOTE = (
-    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the network"
-    " gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path is *low* if its "
-    "highest loss, the *barrier*, is at most the threshold, ends included, and *level* if the loss rises by no more than that "
-    "above the higher end; that rise is the *gap*. The claim is judged on pairs of *low ends*, at or below the threshold (a "
-    "dash: no pair has such; empty: measured before they were told apart). Pairs are drawn anew for every seed, so intervals "
-    "over seeds are over pairs too. Below: straight paths from a real image to another one, and to an image of another class "
-    "changed until its loss matches that one's; AUROC of telling the two apart by the curve, beside that of the end's own loss."
-    " Every path from one class to another crosses their boundary, where the lower of both losses is at least 0.69, so that "
-    "control can be low only where the boundary lies between two of a path's points. Before training, a network that ends in "
-    "tanh layers gives no input a low loss, because its logits are bounded; others may."
+    "Pairs of a class (*between-classes*: the control, the lower of both classes' losses): *real*, test images that the "
+    "network gets right; *interpolated*, half-way points of such pairs; *synthetic*, by feature visualisation. A path is "
+    "*low* if its highest loss, the *barrier*, is at most the threshold, ends included, and *level* if the loss rises by no "
+    "more than that above the higher end; that rise is the *gap*. *Distinct ends* lie apart by at least the recipe's "
+    "`distinct`, for the larger of their norms: that a path joins an input with itself says nothing. The claim is judged on "
+    "pairs of distinct *low ends*, at or below the threshold (a dash: no pair has such; empty: measured before they were told"
+    " apart). Pairs are drawn anew for every seed, so intervals over seeds are over pairs too. Below: straight paths from a "
+    "real image to another one, and to an image of another class changed until its loss matches that one's; AUROC of telling "
+    "the two apart by the curve, beside that of the end's own loss. Every path from one class to another crosses their "
+    "boundary, where the lower of both losses is at least 0.69, so that control can be low only where the boundary lies "
+    "between two of a path's points. Before training, a network that ends in tanh layers gives no input a low loss, because "
+    "its logits are bounded; others may."
 )
 
 DIFFERENCES_NOTE = (
@@ -69,14 +71,16 @@ PERCOLATION_NOTE = (
 )
 
 DETECTION_NOTE = (
-    "AUROC, mean over the attacks unseen in fitting, less that of a control; negatives are clean test images that the network "
-    "gets right, positives their attacked versions that fool it. *Barrier*: highest loss of the predicted class along straight "
-    "paths from training images of it. *Higher end*: the higher loss of such a path's two ends, which knows nothing of what "
-    "lies between. *Fitted*: logistic regression on the curves and the image's loss, fitted to FGSM images of training data; "
-    "its control is fitted to the loss alone. *Equal loss*: images of another class changed until their loss is that of a "
-    "validation image. *Adaptive*: share of fooling images above the threshold, which 5 % of clean validation images exceed, "
-    "under the attack that knows the detector, tried on images that PGD fools, and where those are too few on others; n, the "
-    "images that it fooled in any seed. *endpoint-loss* and *max-softmax* rank alike, and *fitted-loss* up to its sign."
+    "AUROC, mean over the attacks unseen in fitting, less that of a control; negatives are clean test images that the network"
+    " gets right, positives their attacked versions that fool it. *Barrier*: highest loss of the predicted class along "
+    "straight paths from training images of it. *Higher end*: the higher loss of such a path's two ends, which knows nothing "
+    "of what lies between. *Fitted*: logistic regression on the curves and the image's loss, fitted to FGSM images of "
+    "training data; its control is fitted to the loss alone. *How unusual*: how far the log of the image's loss lies, above "
+    "or below, from its median over clean validation images; it finds attacks that make a network surer too. *Equal loss*: "
+    "images of another class changed until their loss is that of a validation image. *Adaptive*: share of fooling images "
+    "above the threshold, which 5 % of clean validation images exceed, under the attack that knows the detector, tried on "
+    "images that PGD fools, and where those are too few on others; n, the images that it fooled in any seed. *endpoint-loss* "
+    "and *max-softmax* rank alike, and *fitted-loss* up to its sign."
 )
 
 
@@ -106,6 +110,7 @@ def report(tree: dict[str, Any]) -> str:
         "## Accuracy",
         tables.accuracy_table(tree),
         tables.counts_line(tree) + " " + ACCURACY_NOTE,
+        f"n of every study: {tables.counts(tree)}.",
         _figure("Accuracy under attack against the radius", ROBUST_FIGURE),
         "## Who is more robust than whom",
         tables.verdict_table(tree),

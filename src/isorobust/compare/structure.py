@@ -79,7 +79,7 @@ def _attacked(mistakes: dict[str, Any], norm: str) -> dict[str, Any]:
 
 def _nearer(mistakes: dict[str, Any], digits: int) -> list[str]:
     """Both networks' means, the difference and its verdict; empty where no seed has mistakes of both networks."""
-    means = [f"{mistakes[who]['value']:.{digits}f}" if mistakes.get(who) else "" for who in ("hierarchical", "flat")]
+    means = [interval(mistakes[who], f".{digits}f") if mistakes.get(who) else "" for who in ("hierarchical", "flat")]
     if (near := mistakes.get("nearer")) is None:
         return [*means, "", ""]
     return [*means, interval(near, f"+.{digits}f"), near["verdict"]]
@@ -92,8 +92,8 @@ def toy_table(summary: dict[str, Any]) -> str:
     names = list(dict.fromkeys(claim for at in summary["levels"].values() for claim in at["claims"]))
     for level, at in summary["levels"].items():
         arms = [at["isometric"], at["cross-entropy"]]
-        cells = [" / ".join(f"{arm[key]['value']:.2f}" for arm in arms) for key in keys]
-        claims = [f"{at['claims'][name]['verdict']} ({at['claims'][name]['value']:+.2f})" for name in names]
+        cells = [" / ".join(interval(arm[key]) for arm in arms) for key in keys]
+        claims = [f"{at['claims'][name]['verdict']} ({interval(at['claims'][name], '+.2f')})" for name in names]
         rows.append([level, str(at["classes"]), *cells, *claims])
     titles = ("accuracy", "distance correlation", "stress", "local distortion")
     measured = [f"{title}, isometric / cross-entropy" for title in titles]

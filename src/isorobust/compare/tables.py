@@ -6,6 +6,7 @@ from typing import Any
 
 from isorobust.compare.analysis import factorial, verdict
 from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, markdown, named, percent, points
+from isorobust.detection.scores import UNSEEN
 
 SHOWN = ("paper-fgsm", "fgsm", "pgd", "worst-case")  # the protocols side by side: as published, standard, worst case
 
@@ -75,6 +76,41 @@ def counts_line(tree: dict[str, Any]) -> str:
         worst = f"worst case the first {images} of them on the first {seeds} seeds"
         parts.append(worst + (f" ({aside})" if aside else ""))
     return "n: " + ", ".join(parts) + ". Percent, with 95 % intervals over seeds and images." + _setup(tree)
+
+
+def counts(tree: dict[str, Any]) -> str:
+    """On how many images, pairs and seeds the studies of a data set are."""
+    primary = tree["primary"]
+    arm = tree["arms"][primary["reference"]]
+    attack, radii = primary["attack"], primary["eps"].values()
+    seeds = arm["worst-case-seeds"] if attack == "worst-case" else arm["seeds"]
+    told = [
+        f"accuracy {arm['clean']['n']} test images, {arm['seeds']} seeds",
+        f"{ATTACK_TITLES.get(attack, attack)} {max(point['n'] for point in radii)}, {seeds}",
+    ]
+    for plug_in, parts in tree["reclassifiers"].items():
+        mixed = next(iter(next(iter(parts["attacked"]["msa"].values())).values()))
+        told.append(f"that of {plug_in} {mixed['n']}, {tree['arms'][plug_in]['worst-case-seeds']}")
+    if geometry := tree["geometry"].get(primary["reference"]):
+        pairs, boundary, singular = geometry["distances"]["correlation"], geometry["boundary"], geometry["jacobian"]["largest"]
+        told.append(f"geometry {pairs['n']}, near boundaries {boundary['correlation']['n']}, Jacobians {singular['n']}")
+    if tree["hierarchy"]:
+        told.append(f"hierarchies {arm['clean']['n']}, under PGD {tree['hierarchy']['images']}")
+    for numbers in list(tree["connectivity"].get("arms", {}).values())[:1]:
+        told.append(f"paths {numbers['pairs']} pairs of a kind and seed, {numbers['seeds']} seeds")
+    if sizes := tree["percolation"]:
+        told.append(f"input dimension {sizes['pairs']} pairs of a kind and seed, {sizes['seeds']} seeds")
+        for network, numbers in sizes.get("random", {}).items():
+            share = next(iter(numbers["synthetic"]["low"].values()))["0"]
+            # Numbers from before pairs were held to distinct ends may have the pairs of one seed as n.
+            whose = "of all seeds" if "distinct" in numbers["synthetic"] else "as they were counted then"
+            told.append(f"untrained {network} {share['n']} pairs {whose}")
+    for numbers in list(tree["detection"].get("arms", {}).values())[:1]:
+        tried = {attack: numbers["fooled"][attack]["n"] for attack in UNSEEN if attack in numbers["fooled"]}
+        fewer = [f"{attack} on {n}" for attack, n in tried.items() if n < max(tried.values())]
+        aside = f" ({', '.join(fewer)})" if fewer else ""
+        told.append(f"detection {numbers['images']} images, attacks on those that are right{aside}, {numbers['seeds']} seeds")
+    return "; ".join(told)
 
 
 def _setup(tree: dict[str, Any]) -> str:
@@ -154,7 +190,7 @@ def sweep_lines(sweeps: dict[str, dict[str, Any]]) -> list[str]:
     for arm, swept in sweeps.items():
         chosen = {**swept["chosen"]["objective"], **swept["chosen"]["isometry"]}
         numbers = ", ".join(f"{name} {value}" for name, value in chosen.items())
-        rates = f"clean {100 * swept['val_clean']['value']:.1f}, PGD {100 * swept['val_pgd']['value']:.1f}"
+        rates = f"clean {percent(swept['val_clean'])}, PGD {percent(swept['val_pgd'])}, n = {swept['val_pgd']['n']}"
         missed = "" if swept["min_clean_met"] else "; no cell was as accurate as asked for, so the most accurate was taken"
         lines.append(f"- {arm}: {numbers}, of {swept['cells']} cells (on val, biased by the choice: {rates}{missed}).")
     return lines

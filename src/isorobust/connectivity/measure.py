@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed, generator
 from isorobust.common.splits import Split
-from isorobust.common.statistics import mean, over_seeds, rate_of_own
+from isorobust.common.statistics import difference_of_own, mean, over_seeds, rate_of_own
 from isorobust.common.workers import spread
 from isorobust.connectivity.arms import recognised
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
@@ -33,12 +33,14 @@ RANGES = {  # of what a loss curve is told by; losses have no upper end
 class Seen(NamedTuple):
     """One seed: per kind of pairs the barriers `[R + 1, P]` after each round and the straight paths' losses `[P, T]`.
 
-    ids `[P, 2]`: the test images of the kinds that are pairs of them. The rest for trained networks alone;
+    apart `[P]`: how far the ends lie apart, for the larger of their norms. ids `[P, 2]`: the test images of the kinds that
+    are pairs of them. The rest for trained networks alone;
     component, by criterion: per class, the share of its images in the largest set that straight paths join.
     """
 
     heights: dict[str, np.ndarray]
     straight: dict[str, np.ndarray]
+    apart: dict[str, np.ndarray]
     shown: Shown
     ids: dict[str, np.ndarray]
     component: dict[str, np.ndarray] | None = None
@@ -94,14 +96,19 @@ def measure(
         heights = np.stack([one.heights[kind] for one in seen])  # [S, R + 1, P]
         ends = np.maximum(straight[..., 0], straight[..., -1])  # [S, P]
         gaps = heights - ends[:, None]
-        arrays |= {f"heights/{kind}": heights, f"gaps/{kind}": gaps, f"ends/{kind}": ends}
+        apart = np.stack([one.apart[kind] for one in seen])  # [S, P]
+        distinct = apart >= options.distinct
+        arrays |= {f"heights/{kind}": heights, f"gaps/{kind}": gaps, f"ends/{kind}": ends, f"apart/{kind}": apart}
         arrays[f"straight/{kind}"] = straight[0].astype(np.float32)
         if kind in seen[0].ids:
             arrays[f"pairs/{kind}"] = np.stack([one.ids[kind] for one in seen])
         found = barrier(torch.from_numpy(straight))
         numbers["kinds"][kind] = {
-            **{criterion: _shares(values, options) for criterion, values in (("low", heights), ("level", gaps))},
-            "joined": _shares(heights, options, ends),
+            "low": _shares(heights, options),
+            "level": _shares(gaps, options, distinct),
+            "joined": _shares(heights, options, distinct, ends),
+            "distinct": rate_of_own(distinct).as_dict(),
+            "apart": over_seeds(apart.mean(1), 0.0, 2.0, apart.shape[1]),
             **{
                 name: over_seeds(getattr(found, name).double().mean(1).numpy(), *RANGES[name], straight.shape[1])
                 for name in ("height", "gap", "position")
@@ -120,18 +127,21 @@ def measure(
 
 
 def _shares(
-    values: np.ndarray, options: ConnectivitySettings, ends: np.ndarray | None = None
+    values: np.ndarray, options: ConnectivitySettings, counted: np.ndarray | None = None, ends: np.ndarray | None = None
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Threshold -> rounds done -> share of values `[S, R + 1, P]` at or below the threshold.
 
-    `ends` `[S, P]`: count only pairs whose ends are at or below it too; a threshold without such a pair is left out.
+    Of the pairs that are `counted` `[S, P]`, or all; with `ends` `[S, P]` of those whose ends are at or below the threshold
+    too. A threshold without such a pair is left out.
     """
     told = {}
     for threshold in options.thresholds:
-        counted = np.ones(values[:, 0].shape, bool) if ends is None else ends <= threshold
-        if counted.any():
+        kept = np.ones(values[:, 0].shape, bool) if counted is None else counted
+        if ends is not None:
+            kept = kept & (ends <= threshold)
+        if kept.any():
             told[eps_key(threshold)] = {
-                str(done): rate_of_own(values[:, done] <= threshold, counted).as_dict() for done in range(values.shape[1])
+                str(done): rate_of_own(values[:, done] <= threshold, kept).as_dict() for done in range(values.shape[1])
             }
     return told
 
@@ -151,8 +161,9 @@ def _look(
     paths = {kind: _around(model, pairs, losses[kind], options) for kind, pairs in kinds.items()}
     straight = {kind: values.cpu().numpy() for kind, values in losses.items()}
     heights = {kind: found.heights.cpu().numpy() for kind, found in paths.items()}
+    apart = {kind: _apart(pairs).cpu().numpy() for kind, pairs in kinds.items()}
     first = next(iter(kinds))
-    seen = Seen(heights, straight, _shown(kinds[first], straight[first], paths[first]), ids)
+    seen = Seen(heights, straight, apart, _shown(kinds[first], straight[first], paths[first]), ids)
     if not whole:
         return seen
     component = _components(model, images, labels, right, options)
@@ -192,6 +203,12 @@ def _drawn(labels: Tensor, right: np.ndarray, classes: str, count: int, seed: in
         return chosen_tuples(labels.cpu().numpy(), right, classes, count, stream)
     except ValueError as error:
         raise UserError(f"{block}.pairs: seed {seed} gets too few test images right: {error}") from None
+
+
+def _apart(pairs: Pairs) -> Tensor:
+    """`[P]`: |A - C| over the larger of |A| and |C|; 0 where both are 0."""
+    a, c = pairs.a.flatten(1).double(), pairs.c.flatten(1).double()
+    return (a - c).norm(dim=1) / torch.maximum(a.norm(dim=1), c.norm(dim=1)).clamp(min=1e-12)
 
 
 def _loss(model: nn.Module, pairs: Pairs):
@@ -286,6 +303,16 @@ def _against(seeds: list[Against], threshold: float) -> tuple[dict[str, Any], di
     if not kept:
         say("connectivity: no adversarial image reached the loss of its real partner; its comparison is left out")
     told = contrasts(kept, RANGES)
+    for name in CRITERIA if kept else ():
+        real, adversarial = (
+            np.stack([_features(getattr(one, side), threshold)[name] for one in used]) for side in ("real", "adversarial")
+        )
+        counted = np.stack([one.matched for one in used])
+        told[name] |= {
+            "real": rate_of_own(real, counted).as_dict(),
+            "adversarial": rate_of_own(adversarial, counted).as_dict(),
+            "difference": difference_of_own(adversarial, counted, real, counted).as_dict(),
+        }
     matched = rate_of_own(np.stack([one.matched for one in seeds])).as_dict()
     change = {
         norm: over_seeds([getattr(one, norm)[one.matched].mean() for one in used], 0.0, np.inf, len(seeds[0].matched))

@@ -52,6 +52,8 @@ class ConnectivitySettings(Settings):
     thresholds: Several[Positive]
     threshold: Positive  # on which verdicts stand; one of `thresholds`
     connected: Annotated[float, Field(gt=0, lt=1)]  # share of pairs from which inputs of a class count as connected
+    # |A - C| over the larger of |A| and |C|; ends below it are one input, and that a path joins them says nothing.
+    distinct: Annotated[float, Field(ge=0, lt=1)]
     graph_images: Count  # per class, for the largest connected component
     bypass: Bypass
     synthesis: Synthesis

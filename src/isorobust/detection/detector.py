@@ -51,12 +51,14 @@ class BarrierDetector:
       over references;
     - `ends`: the higher loss of both ends of a path, averaged over references; `endpoint-loss`, `max-softmax`,
       `fitted-loss`: the input's own loss, 1 - its probability, and a logistic regression on that loss, as above
-      its logarithm. They know nothing of what lies between.
+      its logarithm; `unusual-loss`: how far that logarithm lies, above or below, from its median over clean images.
+      They know nothing of what lies between.
     """
 
     def __init__(self, model: nn.Module, references: Tensor, points: int = 20):
         self.model, self.references, self.points = model, references, points
         self.fitted = self.fitted_loss = None
+        self.usual: float | None = None  # log loss of a clean input
         self.thresholds: dict[str, float] = {}
 
     @torch.no_grad()
@@ -106,15 +108,20 @@ class BarrierDetector:
         self.fitted_loss = losses.fit(np.concatenate([_log(clean.loss), _log(adversarial.loss)])[:, None], truth)
 
     def scores(self, seen: Seen) -> dict[str, np.ndarray]:
-        """Score -> `[N]`, without the fitted ones before `fit`."""
+        """Score -> `[N]`, without the fitted ones before `fit`, without `unusual-loss` before `set_thresholds`."""
         found = {"barrier": seen.barrier, "ends": seen.ends, "endpoint-loss": seen.loss, "max-softmax": 1 - seen.softmax}
         if self.fitted is not None:
             found["fitted"] = self.fitted.decision_function(seen.features)
             found["fitted-loss"] = self.fitted_loss.decision_function(_log(seen.loss)[:, None])
+        if self.usual is not None:
+            found["unusual-loss"] = np.abs(_log(seen.loss) - self.usual)
         return {name: found[name] for name in SCORES if name in found}
 
     def set_thresholds(self, clean: Seen) -> None:
-        """Thresholds that 5 % of these clean inputs exceed."""
+        """Which loss is usual, and thresholds that 5 % of these clean inputs exceed. Errors: ValueError without an input."""
+        if not len(clean.loss):
+            raise ValueError("thresholds need clean inputs, found none")
+        self.usual = float(np.median(_log(clean.loss)))
         self.thresholds = {name: float(np.quantile(values, 1 - FPR)) for name, values in self.scores(clean).items()}
 
     def linear(self, device: torch.device | str) -> tuple[Tensor, float]:

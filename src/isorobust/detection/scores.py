@@ -6,7 +6,8 @@ import numpy as np
 
 from isorobust.ranking import auroc_by_image
 
-SCORES = ("barrier", "fitted", "ends", "endpoint-loss", "max-softmax", "fitted-loss")  # the last four are the controls
+# All but the first two are controls.
+SCORES = ("barrier", "fitted", "ends", "endpoint-loss", "max-softmax", "fitted-loss", "unusual-loss")
 UNSEEN = ("pgd", "apgd-ce", "square", "fab", "cw", "deepfool", "matched")
 ADAPTIVE = ("adaptive-barrier", "adaptive-fitted")
 FPR = 0.05  # of clean inputs, at the threshold

@@ -73,9 +73,10 @@ def percolation(
         for state, models in (("trained", fitted), ("untrained", _networks(network, small[0], seeds))):
             told, arrays = measure(list(zip(seeds, models)), small[2], paths, device, state == "trained", **PAIRS)
             here[state] = told["kinds"]
-            heights, gaps, ends = (arrays[f"{name}/{JUDGED[state]}"] for name in ("heights", "gaps", "ends"))
-            everyone = np.ones(ends.shape, bool)  # [S, P]; heights and gaps are [S, R + 1, P]
-            judged = {"low": (heights, everyone), "level": (gaps, everyone), "joined": (heights, ends <= paths.threshold)}
+            heights, gaps, ends, apart = (arrays[f"{name}/{JUDGED[state]}"] for name in ("heights", "gaps", "ends", "apart"))
+            distinct = apart >= paths.distinct  # [S, P]; heights and gaps are [S, R + 1, P]
+            everyone, joined = np.ones(ends.shape, bool), distinct & (ends <= paths.threshold)
+            judged = {"low": (heights, everyone), "level": (gaps, distinct), "joined": (heights, joined)}
             for criterion, (values, counted) in judged.items():
                 flags.setdefault((state, criterion), []).append((values <= paths.threshold, counted))
         numbers["sizes"][str(size)] = here
