@@ -13,7 +13,8 @@ from pathlib import Path
 
 from isorobust import tracking
 from isorobust.common.params import Params
-from isorobust.errors import UserError
+from isorobust.connectivity.settings import MEASURED
+from isorobust.errors import UserError, choose
 from isorobust.progress import say
 from isorobust.schema import validate
 from stages import edits
@@ -45,6 +46,8 @@ def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None])
     try:
         params = Params.read()
         validate(params)
+        if stage in ("connectivity", "detect"):  # with an arm that no recipe measures they would only write that it is skipped
+            choose(dict.fromkeys(MEASURED), arm, f"stages.{stage}")
         data = arm if stage == "toys" else params.get("data", "name")
         start = tracking.Start(tracking.settings(stage, arm, data), tracking.git_tags())
         before = edits.state(stage, arm, data)

@@ -37,6 +37,14 @@ def test_a_pages_tables_are_current(page, monkeypatch):
 
 
 # A number, at most six words, and its limits: `-0.5 [-2.9, +2.0]`, `97 % [94, 100]`.
+@pytest.mark.parametrize("command", ["check", "show", "sync", "verify", "tables", "extend"])
+def test_a_command_tells_words_that_it_does_not_know(command):
+    words = ["python", "-m", f"isorobust.commands.{command}", "mnist", "--junk"]
+    done = subprocess.run(words, cwd=ROOT, env={**os.environ, "PYTHONPATH": "src"}, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"error: {command}: found mnist --junk; allowed: nothing") and done.stderr.count("\n") == 1
+
+
 INTERVAL = re.compile(r"([-+]?\d+(?:\.\d+)?)(?: [a-zA-Z%-]+){0,6} \[([-+]?[\d.]+), ([-+]?[\d.]+)\]")
 
 

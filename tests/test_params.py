@@ -248,6 +248,23 @@ MISTAKES = {
     ),
     "arms that are no mapping": ((*M, "arms"), "baseline isometric", "recipes.mnist-5k.arms: found 'baseline isometric'"),
     "a block that is no mapping": ((*M, "geometry"), 3, "params.yaml: recipes.mnist-5k.geometry: found 3"),
+    "arms left empty": ((*M, "arms"), None, "params.yaml: recipes.mnist-5k.arms: found None; allowed: a block"),
+    "an arm's name that leads elsewhere": (
+        ("arms", 1),
+        "../isometric",
+        "params.yaml: arms: found '../isometric'; allowed: letters",
+    ),
+    "an arm with the name of a stage's file": (
+        ("arms", 1),
+        "hierarchy",
+        "params.yaml: arms: found 'hierarchy'; allowed: letters",
+    ),
+    "a plug-in without a name": (("reclassifiers", ""), "adversarial", "params.yaml: reclassifiers: found ''; allowed: letters"),
+    "a grid that nobody could train": (
+        (*ALL, "arms", "isometric-tuned", "isometry_grid"),
+        {"beta": list(range(1, 200)), "scale": list(range(1, 200))},
+        "isometric-tuned: found 'a grid of 79202 cells'; allowed: at most 1000",
+    ),
     "recipe for no set": (("recipes", "svhn"), {}, "recipes: found 'svhn'"),
 }
 

@@ -92,12 +92,14 @@ def test_the_example_of_the_docs_runs(points):
         ({"images": torch.zeros(40, 64)}, r"images: found 'torch.float32 \[40, 64\]'; allowed: floats"),
         ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0)}, "at least one"),
         ({"images": torch.full((40, 1, 8, 8), 255.0)}, "images: found '255 to 255'; allowed: pixels from 0 to 1"),
+        ({"images": torch.full((40, 1, 8, 8), float("nan"))}, "images: found 'nan to nan'"),
+        ({"model": nn.Sequential(nn.Flatten(), nn.Linear(64, 2), nn.Threshold(9.0, float("nan")))}, "model: found logits that"),
         ({"labels": torch.zeros(39, dtype=torch.long)}, r"labels: .* allowed: whole numbers \[40\], from 0 to 1"),
         ({"labels": torch.full((40,), 2)}, "labels: "),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_cannot_be_attacked_is_told(points, change, message):
-    given = {"images": points[0], "labels": points[1], "eps": 0.1, **change}
+    given = {"model": linear(), "images": points[0], "labels": points[1], "eps": 0.1, **change}
     with pytest.raises(UserError, match=message):
-        isorobust.worst_case(linear(), **given)
+        isorobust.worst_case(**given)

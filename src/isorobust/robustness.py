@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from isorobust.attacks.perturb import TORCHATTACKS_NORMS, Problem, compose, untouched, worst_case_parts
 from isorobust.attacks.settings import WorstCase
 from isorobust.common.params import check
-from isorobust.errors import choose, found
+from isorobust.errors import UserError, choose, found
 from isorobust.networks.zoo import predict
 
 
@@ -33,24 +33,28 @@ def worst_case(
     `model`: float images `[N, C, H, W]` in [0, 1], normalised inside it, to logits `[N, K]` that do not depend on the
     rest of the batch; attacked in eval mode and left as it was. `labels`: int64 `[N]`. `norm`: `linf` or `l2`, in which
     `eps` is the radius, taken to four significant digits. `batch` images are attacked at once; verdicts may depend on
-    it, and on `seed`. Errors: UserError for another norm, a radius, number or label out of range, and images that are not such.
+    it, and on `seed`. Errors: UserError for another norm, a radius, number or label out of range, images that are not such, and
+    logits that are not finite.
     """
     choose(TORCHATTACKS_NORMS, norm, "norm")
     if images.ndim != 4 or not images.is_floating_point() or not len(images):
         raise found("images", f"{images.dtype} {list(images.shape)}", "floats [N, C, H, W], at least one")
-    if images.min() < 0 or images.max() > 1:
+    if not (images.min() >= 0 and images.max() <= 1):  # true of NaN too
         raise found("images", f"{images.min():g} to {images.max():g}", "pixels from 0 to 1")
     numbers = {"images": len(images), "batch": batch, "apgd_steps": apgd_steps, "fab_steps": fab_steps}
     options = check(WorstCase, {**numbers, "eps": {norm: eps}, "square_queries": square_queries}, "worst_case")
     with untouched(model), torch.no_grad():
-        classes = model(images[:1]).shape[1]
+        parts = [model(some) for some in images.split(batch)]
+    classes = parts[0].shape[1]
+    if not all(some.isfinite().all() for some in parts):  # NaN has an argmax that no attack changes
+        raise UserError("model: found logits that are not finite on the clean images; allowed: numbers")
     if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
         raise found("labels", f"{labels.dtype} {list(labels.shape)}", f"whole numbers [{len(images)}], from 0 to {classes - 1}")
     ((_, radius),) = options.eps.points()
-    parts, right = worst_case_parts(options, classes), []
+    attacks, right = worst_case_parts(options, classes), []
     for x, y in zip(images.detach().split(batch), labels.long().split(batch)):
         with untouched(model), torch.no_grad():
             standing = (predict(model, x) == y)[None]
         problem = Problem(model, x, y, norm, radius, seed, classes)
-        right.append(compose([problem], parts, standing).fallen[0] == 0)
+        right.append(compose([problem], attacks, standing).fallen[0] == 0)
     return torch.cat(right)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import prod
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
@@ -57,6 +58,9 @@ RECIPE = {
 OWN = ("seeds", "network")  # what `defaults` may not hold: it tells data sets apart
 DERIVED = ("strongest", "worst-case")
 MOST_RADII = 6  # of the primary endpoint, three numbers each: summary.json holds at most 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+RESERVED = (SKIP, UNTRAINED, "hierarchy")  # names of files that stages write beside those of arms, and words with a meaning
+MOST_CELLS = 1000  # of a sweep, each of which is trained
 # `isometric` and `<base>-isometric`, each with a variant's name behind it or none: dvc.yaml wires twins by these.
 TWIN = re.compile(r"(?:(?P<base>.+?)-)?isometric(?:-.+)?")
 
@@ -68,6 +72,11 @@ def validate(params: Params) -> None:
     if "baseline" not in arms:
         raise found(f"{params.name}: arms", arms, "a list that holds baseline, on which transfer images are made")
     plug_ins = values["reclassifiers"]
+    for where, names in (("arms", arms), ("reclassifiers", plug_ins)):
+        for name in names:
+            if not NAME.fullmatch(name) or name in RESERVED:
+                allowed = f"letters, digits, - and _, but for {', '.join(RESERVED)}"
+                raise found(f"{params.name}: {where}", name, f"{allowed} (it names files and stages)")
     for name, base in plug_ins.items():
         if base not in arms:
             raise found(f"{params.name}: reclassifiers.{name}", base, f"an arm of the list `arms`: {', '.join(arms)}")
@@ -105,6 +114,7 @@ def _defaults(blocks: dict[str, dict], arms: list[str], where: str) -> None:
 def _recipe(params: Params, name: str, arms: list[str], plug_ins: dict[str, str]) -> None:
     where = f"{params.name}: recipes.{name}"
     values = _blocks(params.whole(name), RECIPE, where, lambda block: lambda path: params.where(name, block, path))
+    check(dict, params.tree["recipes"][name]["arms"], f"{where}.arms")  # says of every arm whether it is used; no defaults
     for arm in {**dict.fromkeys(arms), **values["arms"]}:
         _listed(arm, arms, values["arms"], f"{where}.arms", f"{{}} for what stands in `defaults`, or {SKIP}")
     for arm in arms:
@@ -150,7 +160,11 @@ def _arm(name: str, blocks: dict, where: Callable[..., str]) -> None:
     if (named := base_by_name(name)) != blocks[name]["twin_of"]:
         allowed = "only twins named isometric, <base>-isometric or one of these with -<variant>" if named is None else named
         raise found(where(name, "twin_of"), blocks[name]["twin_of"], f"{allowed} (dvc.yaml wires twins by their names)")
-    for cell in cells(block) if isinstance(block, Tuned) else []:
+    if not isinstance(block, Tuned):
+        return
+    if (count := prod(len(values) for lists in (block.grid, block.isometry_grid) for values in lists.values())) > MOST_CELLS:
+        raise found(where(name), f"a grid of {count} cells", f"at most {MOST_CELLS}")
+    for cell in cells(block):
         with_choice(base, cell, where(name))
 
 

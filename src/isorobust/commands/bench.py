@@ -240,10 +240,16 @@ def share(products: float, took: float, rate: float) -> str:
     return f"{100 * products / took / rate:.0f} %"
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"found {text}; allowed: whole numbers from 1 on")
+    return int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=12000, help="images per timed training epoch (default %(default)s)")
-    parser.add_argument("--worst-case-images", type=int, default=50)
+    parser.add_argument("--images", type=_positive, default=12000, help="images per timed training epoch (default %(default)s)")
+    parser.add_argument("--worst-case-images", type=_positive, default=50)
     arguments = parser.parse_args()
     params = Params.read()
     device = prepare("cpu", params.block(int, "threads"))

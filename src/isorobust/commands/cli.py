@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import yaml
 
 from isorobust.common import artifacts
 from isorobust.errors import UserError
@@ -15,16 +17,28 @@ METRICS, RESULTS = Path("metrics"), Path("results")
 
 
 def run(command: Callable[[], int | None]) -> None:
-    """Exit with the command's status; a UserError becomes its message and status 1."""
+    """Exit with the command's status; what is wrong with the arguments or a file becomes its message and status 1."""
     try:
         status = command() or 0
         sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
+    except UnicodeDecodeError as error:
+        sys.exit(f"error: a file that was read is not UTF-8: {error}")
+    except yaml.YAMLError as error:
+        sys.exit(f"error: a YAML file is damaged: {' '.join(str(error).split())}")
     except BrokenPipeError:  # whoever reads has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}")
     sys.exit(status)
+
+
+def no_arguments(name: str, argv: Sequence[str]) -> None:
+    """Errors: UserError if the command was given any."""
+    if argv:
+        raise UserError(f"{name}: found {' '.join(argv)}; allowed: nothing")
 
 
 def made_here(data: str) -> Path:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+
 from isorobust.commands import cli
 from isorobust.common import artifacts
 from isorobust.common.params import Params
 from isorobust.compare import tables
 from isorobust.compare.report import primary_sentences
+from isorobust.schema import validate
 
 
-def main() -> None:
-    folder = cli.METRICS / Params.read().get("data", "name")
+def main(argv: Sequence[str] = ()) -> None:
+    cli.no_arguments("show", argv)
+    params = Params.read()
+    validate(params)
+    folder = cli.METRICS / params.get("data", "name")
     tree = artifacts.read_json(folder / "compare.json")
     lines = [
         *primary_sentences(tree),
@@ -25,4 +32,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(lambda: main(sys.argv[1:]))

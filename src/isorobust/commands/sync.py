@@ -7,6 +7,8 @@ without one they are not known and no tags are made up.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ from isorobust import tracking
 from isorobust.commands import cli
 from isorobust.commands.provenance import FILE
 from isorobust.common import artifacts
+from isorobust.common.params import Params
 from isorobust.errors import UserError
+from isorobust.schema import validate
 from isorobust.toys.settings import Toys
 
 
@@ -63,7 +67,9 @@ def _there(*paths: Path) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.exists())
 
 
-def main() -> int:
+def main(argv: Sequence[str] = ()) -> int:
+    cli.no_arguments("sync", argv)
+    validate(Params.read())  # not in a folder that is no checkout
     try:
         written, there, problems = tracking.sync(records())
     except Exception as error:  # whatever MLflow raises: say it in one line, and let the caller see the status
@@ -76,4 +82,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(lambda: main(sys.argv[1:]))

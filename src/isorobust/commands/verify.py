@@ -16,6 +16,7 @@ from isorobust.commands import cli, provenance
 from isorobust.common import artifacts
 from isorobust.common.params import Params
 from isorobust.errors import UserError
+from isorobust.schema import validate
 
 
 def estimates(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, float]]]:
@@ -40,7 +41,11 @@ def compare(committed: Any, regenerated: Any) -> list[tuple[str, dict[str, float
 
 
 def main(argv: list[str]) -> int:
-    data = argv[0] if argv else Params.read().get("data", "name")
+    if len(argv) > 1:
+        raise UserError(f"verify: found {' '.join(argv)}; allowed: nothing, or one data set or toy")
+    if not argv:
+        validate(params := Params.read())
+    data = argv[0] if argv else params.get("data", "name")
     file = cli.made_here(data)
     rows = compare(json.loads(provenance.git("show", f"HEAD:{file}")), artifacts.read_json(file))
     if not rows:
