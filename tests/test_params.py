@@ -252,14 +252,14 @@ MISTAKES = {
     "an arm's name that leads elsewhere": (
         ("arms", 1),
         "../isometric",
-        "params.yaml: arms: found '../isometric'; allowed: letters",
+        "params.yaml: arms.1: found '../isometric'; allowed: letters",
     ),
     "an arm with the name of a stage's file": (
         ("arms", 1),
         "hierarchy",
-        "params.yaml: arms: found 'hierarchy'; allowed: letters",
+        "params.yaml: arms: found 'hierarchy'; allowed: a name other than skip, untrained",
     ),
-    "a plug-in without a name": (("reclassifiers", ""), "adversarial", "params.yaml: reclassifiers: found ''; allowed: letters"),
+    "a plug-in without a name": (("reclassifiers", ""), "adversarial", "found ''; allowed: letters, digits"),
     "a grid that nobody could train": (
         (*ALL, "arms", "isometric-tuned", "isometry_grid"),
         {"beta": list(range(1, 200)), "scale": list(range(1, 200))},

@@ -13,7 +13,7 @@ from isorobust.attacks.settings import AttackSettings
 from isorobust.common.params import SKIP, Distinct, Params, Where, check, eps_key
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import MEASURED, UNTRAINED, ConnectivitySettings
-from isorobust.data.settings import DataSettings
+from isorobust.data.settings import DataSettings, Name
 from isorobust.detection.settings import DetectionSettings
 from isorobust.errors import UserError, choose, found
 from isorobust.fine_tuning.settings import ReclassifierSettings
@@ -32,8 +32,8 @@ TOP = {
     "data": DataSettings,
     "device": Literal["auto", "cpu", "cuda"],
     "threads": Annotated[int, Field(ge=1, le=4096)],
-    "arms": Annotated[list[str], Distinct],  # a block list: dvc.yaml runs over it
-    "reclassifiers": dict[str, str],
+    "arms": Annotated[list[Name], Distinct],  # a block list: dvc.yaml runs over it
+    "reclassifiers": dict[Name, str],
     "toys": Toys,
     "defaults": dict[str, dict],
     "recipes": dict[str, dict],
@@ -58,7 +58,6 @@ RECIPE = {
 OWN = ("seeds", "network")  # what `defaults` may not hold: it tells data sets apart
 DERIVED = ("strongest", "worst-case")
 MOST_RADII = 6  # of the primary endpoint, three numbers each: summary.json holds at most 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 RESERVED = (SKIP, UNTRAINED, "hierarchy")  # names of files that stages write beside those of arms, and words with a meaning
 MOST_CELLS = 1000  # of a sweep, each of which is trained
 # `isometric` and `<base>-isometric`, each with a variant's name behind it or none: dvc.yaml wires twins by these.
@@ -74,9 +73,8 @@ def validate(params: Params) -> None:
     plug_ins = values["reclassifiers"]
     for where, names in (("arms", arms), ("reclassifiers", plug_ins)):
         for name in names:
-            if not NAME.fullmatch(name) or name in RESERVED:
-                allowed = f"letters, digits, - and _, but for {', '.join(RESERVED)}"
-                raise found(f"{params.name}: {where}", name, f"{allowed} (it names files and stages)")
+            if name in RESERVED:
+                raise found(f"{params.name}: {where}", name, f"a name other than {', '.join(RESERVED)}")
     for name, base in plug_ins.items():
         if base not in arms:
             raise found(f"{params.name}: reclassifiers.{name}", base, f"an arm of the list `arms`: {', '.join(arms)}")
