@@ -53,8 +53,7 @@ def attack(arm: str, data: Path, models: Path, results: Path) -> tracking.Record
         device,
         is_surrogate=arm == BASELINE,
     )
-    artifacts.write_npz(verdicts, arrays)
-    artifacts.write_json(metrics, numbers)
+    artifacts.write_measured(metrics, numbers, verdicts, arrays)
     return tracking.Record("attack", arm, settings.data, metrics, facts=describe(device))
 
 

@@ -43,8 +43,7 @@ def attack(name: str, data: Path, models: Path, results: Path) -> tracking.Recor
     checkpoint, store = Checkpoint.read(model), Store(base.shared_state() / "units")
     test = checkpoint.check_split(read_split(data / "test.npz"), data / "test.npz")
     numbers, arrays = attack_reclassifier(checkpoint, test, settings.attack, store, device)
-    artifacts.write_npz(verdicts, arrays)
-    artifacts.write_json(metrics, numbers)
+    artifacts.write_measured(metrics, numbers, verdicts, arrays)
     return tracking.Record("attack", name, settings.data, metrics, facts=describe(device))
 
 

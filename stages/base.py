@@ -37,9 +37,10 @@ def arguments(doc: str) -> list[str]:
     return sys.argv[1:]
 
 
-def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None]) -> None:
+def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None], names: str | None = None) -> None:
     """Do the work of a stage once, then record it. A user's error ends with its message and status 1.
 
+    `names`: the block of params.yaml whose keys `arm` must be among, for a stage that would write over another's file.
     All of params.yaml is checked first: a mistake anywhere in it stops the first stage that runs.
     """
     started = time.time()
@@ -48,6 +49,8 @@ def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None])
         validate(params)
         if stage in ("connectivity", "detect"):  # with an arm that no recipe measures they would only write that it is skipped
             choose(dict.fromkeys(MEASURED), arm, f"stages.{stage}")
+        if names:
+            choose(params.get(names), arm, f"{params.name}: {names}")
         data = arm if stage == "toys" else params.get("data", "name")
         start = tracking.Start(tracking.settings(stage, arm, data), tracking.git_tags())
         before = edits.state(stage, arm, data)

@@ -47,8 +47,7 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
     test = checkpoint.check_split(read_split(data / "test.npz"), data / "test.npz")
     chosen = networks(checkpoint, settings.connectivity.seeds, trained)
     numbers, found = measure(chosen, test, settings.connectivity, device, trained)
-    artifacts.write_npz(arrays, found)
-    artifacts.write_json(metrics, numbers)
+    artifacts.write_measured(metrics, numbers, arrays, found)
     return tracking.Record("connectivity", arm, settings.data, metrics, facts=describe(device))
 
 

@@ -49,8 +49,7 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
     ]
     chosen = networks(checkpoint, settings.detection.seeds, trained)
     numbers, found = measure(chosen, *splits, settings.detection, device, trained)
-    artifacts.write_npz(arrays, found)
-    artifacts.write_json(metrics, numbers)
+    artifacts.write_measured(metrics, numbers, arrays, found)
     return tracking.Record("detect", arm, settings.data, metrics, facts=describe(device))
 
 

@@ -41,8 +41,7 @@ def geometry(arm: str, data: Path, models: Path, results: Path) -> tracking.Reco
     checkpoint = Checkpoint.read(model)
     test = checkpoint.check_split(read_split(data / "test.npz"), data / "test.npz")
     numbers, measured = measure_arm(checkpoint, test, settings.geometry, device)
-    artifacts.write_npz(arrays, measured)
-    artifacts.write_json(metrics, numbers)
+    artifacts.write_measured(metrics, numbers, arrays, measured)
     return tracking.Record("geometry", arm, settings.data, metrics, facts=describe(device))
 
 

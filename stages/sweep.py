@@ -74,8 +74,8 @@ def sweep(arm: str, data: Path, results: Path) -> tracking.Record | None:
         device,
         where=f"params.yaml: recipes.{settings.data}.arms.{arm}",
     )
-    artifacts.write_csv(table, *swept.table())
     artifacts.write_json(metrics, swept.metrics())
+    artifacts.write_csv(table, *swept.table())
     return tracking.Record("sweep", arm, settings.data, metrics, extra=(table,), facts=describe(device))
 
 

@@ -33,8 +33,8 @@ def toy(name: str, results: Path, metrics: Path) -> tracking.Record:
     settings = load(Params.read(), name)
     device = prepare(settings.device, settings.threads)
     done = study(name, settings.toy, device)
-    files = {results / "figures" / file: content for file, content in figures(done).items()}
-    files[metrics / "summary.json"] = artifacts.json_bytes(measures(done))
+    files = {metrics / "summary.json": artifacts.json_bytes(measures(done))}  # before the figures, which need as many points
+    files |= {results / "figures" / file: content for file, content in figures(done).items()}
     for path, content in files.items():
         artifacts.write_bytes(path, content)
     pictures = tuple(path for path in files if path.suffix == ".png")

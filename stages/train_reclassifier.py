@@ -62,4 +62,4 @@ def train(name: str, base_model: Path, data: Path, models: Path, results: Path) 
 
 if __name__ == "__main__":
     arm, *paths = base.arguments(__doc__)
-    base.run("train", arm, lambda: train(arm, *map(Path, paths)))
+    base.run("train", arm, lambda: train(arm, *map(Path, paths)), names="reclassifiers")

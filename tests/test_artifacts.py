@@ -25,9 +25,35 @@ def test_json_is_plain_and_stable(tmp_path):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_json_lacks_are_refused_and_write_nothing(tmp_path, value):
-    with pytest.raises(ValueError):
+    with pytest.raises(UserError, match=r"a\.json: found results that are NaN or infinite"):
         artifacts.write_json(tmp_path / "a.json", {"x": value})
+    with pytest.raises(UserError, match="nothing was written"):
+        artifacts.write_measured(tmp_path / "a.json", {"x": value}, tmp_path / "a.npz", {"x": np.zeros(3)})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("read", "content", "message"),
+    [
+        (artifacts.read_json, b"[1]", "found a JSON list; allowed: a mapping"),
+        (artifacts.read_json, b"{", "not valid JSON"),
+        (artifacts.read_csv, b"epoch\n\xff\n", "damaged table"),
+        (artifacts.read_npz, b"\x93NUMPY", "damaged npz file"),
+    ],
+    ids=["a list", "half a file", "a table that is not UTF-8", "the header of a single array"],
+)
+def test_a_damaged_file_is_told(tmp_path, read, content, message):
+    path = tmp_path / "damaged"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(path)
+
+
+def test_a_single_array_is_no_npz(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(UserError, match="damaged npz file"):
+        artifacts.read_npz(tmp_path / "a.npz")
 
 
 def test_csv_keeps_digits_and_empty_fields(tmp_path):

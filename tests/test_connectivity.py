@@ -404,6 +404,29 @@ def test_an_untrained_tanh_network_is_shown_one_input_twice():
     assert claims["level-straight"]["n"] < 20
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"a": torch.zeros(1, 4)}, "both ends must share their shape"),
+        ({"a": torch.zeros(2, 4).double()}, "floats of one type, found torch.float64 and torch.float32"),
+        ({"a": torch.zeros(2, 4, dtype=torch.uint8)}, "floats of one type"),
+        ({"threshold": float("nan")}, "threshold must be a number"),
+        ({"steps": -1}, "rounds and steps must be at least 0, found 1 and -1"),
+        ({"rounds": -1}, "rounds and steps must be at least 0, found -1 and 5"),
+    ],
+    ids=["other shapes", "other types", "whole numbers", "threshold NaN", "steps below 0", "rounds below 0"],
+)
+def test_what_cannot_be_bypassed_is_told(change, message):
+    given = {"a": torch.zeros(2, 4), "c": torch.ones(2, 4), "threshold": 9.0, "rounds": 1, "points": 5, "steps": 5, **change}
+    with pytest.raises(ValueError, match=message):
+        bypass(bump(0.2), **given)
+
+
+def test_ends_may_want_gradients():
+    a, c = (x.requires_grad_() for x in pairs(2, 4))
+    assert not bypass(bump(0.3), a, c, threshold=0.3, rounds=1, points=9, steps=2).heights.requires_grad
+
+
 def test_a_threshold_must_be_among_those_judged():
     with pytest.raises(UserError, match="threshold that is one of thresholds"):
         check(ConnectivitySettings, {**SMALL, "threshold": 0.2}, "connectivity")

@@ -258,6 +258,12 @@ def test_fitted_scores_separate_what_curves_separate_and_no_more(rng):
     assert np.allclose(sample.features @ weights.numpy() + offset, detector.scores(sample)["fitted"])
 
 
+@pytest.mark.parametrize(("references", "points"), [((2, 0, 1, 2, 2), 20), ((2, 3), 20), ((2, 3, 1, 2, 2), 1)])
+def test_a_detector_needs_references_and_points(references, points):
+    with pytest.raises(ValueError, match="needs at least 2 points and references"):
+        BarrierDetector(torch.nn.Identity(), torch.zeros(references), points)
+
+
 def test_a_loss_is_unusual_on_either_side_of_that_of_clean_inputs(rng):
     detector = BarrierDetector(torch.nn.Identity(), torch.zeros(2, 3, 1, 2, 2))
     with pytest.raises(ValueError, match="need clean inputs"):

@@ -166,6 +166,21 @@ def other_architecture(path):
     checkpoint.save(path)
 
 
+def respecified(**values):
+    def damage(path):
+        checkpoint = Checkpoint.read(path)
+        checkpoint.spec.update(values)
+        checkpoint.save(path)
+
+    return damage
+
+
+def not_finite(path):
+    checkpoint = Checkpoint.read(path)
+    next(iter(checkpoint.tensors.values()))[0] = torch.nan
+    checkpoint.save(path)
+
+
 def unknown_network(path):
     checkpoint = Checkpoint.read(path)
     checkpoint.spec["network"] = {"name": "vgg"}
@@ -180,11 +195,30 @@ def unknown_network(path):
         (other_spec, 3, "foreign checkpoint .*without network, shape"),
         (hierarchies, 3, "found 'hierarchies two-level'; allowed: an arm"),
         (other_architecture, 3, r"another architecture: \S+ is \[\d+.*\], tanh-mlp needs"),
+        (not_finite, 3, r"damaged or foreign checkpoint \(\S+ is not finite"),
+        (respecified(seeds=[3]), 3, r"foreign checkpoint \(.* for 1 seeds"),
+        (respecified(seeds=[]), 3, "foreign checkpoint .*seeds"),
+        (respecified(classes="5"), 3, "foreign checkpoint .*classes '5'"),
+        (respecified(shape="x"), 3, "foreign checkpoint .*shape 'x'"),
         (unknown_network, 3, "found 'vgg'; allowed: tanh-mlp"),
         (lambda path: path.unlink(), 3, "no such file"),
         (lambda path: None, 0, "seed: found 0; allowed: 3, 7"),
     ],
-    ids=["truncated", "foreign", "other spec", "hierarchies", "other architecture", "unknown network", "missing", "unknown seed"],
+    ids=[
+        "truncated",
+        "foreign",
+        "other spec",
+        "hierarchies",
+        "other architecture",
+        "not finite",
+        "fewer seeds",
+        "no seeds",
+        "classes as text",
+        "shape as text",
+        "unknown network",
+        "missing",
+        "unknown seed",
+    ],
 )
 def test_a_bad_checkpoint_is_told(tmp_path, damage, seed, message):
     path, _ = save(tmp_path)

@@ -52,6 +52,7 @@ MISTAKES = {
     "epochs as truth value": ((*M, "training", "epochs"), True, "training.epochs: found True"),
     "misspelt key": ((*M, "training", "epoch"), 3, "training.epoch: unknown key (did you mean 'epochs'?)"),
     "missing key": ((*M, "training", "epochs"), KeyError, "training.epochs: missing"),
+    "a width beyond all memory": ((*M, "network", "width"), 10**29, "network.width: found 1000000000000000000000"),
     "steps 0": ((*M, "attack", "attacks", "pgd", "steps"), 0, "attacks.pgd.steps: found 0"),
     "eps 0": ((*M, "attack", "eps", "linf"), [0], "eps.linf.0: found 0.0; allowed: a radius above 0 and at most 1"),
     "eps negative": ((*M, "attack", "eps", "linf"), [-0.1], "found -0.1"),
@@ -436,8 +437,16 @@ def test_scalars_are_read_as_dvc_reads_them(tmp_path, text, value):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("a: [1", "not valid YAML"), ("- 1\n", "a mapping"), ("a: 1\na: 2\n", "'a' is written twice"), (None, "no such file")],
-    ids=["broken", "list", "key twice", "missing"],
+    [
+        ("a: !!map [1]", "not valid YAML"),
+        ("a: !!bool x", "not valid YAML"),
+        ("a: " + 3000 * "[", "nested too deep"),
+        ("a: [1", "not valid YAML"),
+        ("- 1\n", "a mapping"),
+        ("a: 1\na: 2\n", "'a' is written twice"),
+        (None, "no such file"),
+    ],
+    ids=["a mapping that is none", "a truth value that is none", "nested", "broken", "list", "key twice", "missing"],
 )
 def test_an_unreadable_file_is_told(tmp_path, content, message):
     if content is not None:

@@ -211,14 +211,23 @@ def test_the_plug_in_takes_any_classifier_that_has_features(splits):
     [
         ({"mix": 1.5}, "mix must be in"),
         ({"temperature": 0}, "temperature must be above 0"),
+        ({"temperature": float("nan")}, "temperature must be above 0"),
+        ({"num_classes": 4}, "num_classes must be that of the base's 5 logits, found 4"),
         ({"prototypes": torch.zeros(1, 6)}, r"prototypes must be \[5, D\], found \[1, 6\]"),
         ({"mode": "hard"}, "mode must be one"),
     ],
-    ids=["mix above 1", "temperature 0", "prototypes of one class", "unknown mode"],
+    ids=[
+        "mix above 1",
+        "temperature 0",
+        "temperature NaN",
+        "another number of classes",
+        "prototypes of one class",
+        "unknown mode",
+    ],
 )
 def test_bad_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
-        HybridPrototypeReclassifier(Foreign(), 5, **change)
+        HybridPrototypeReclassifier(**{"base": Foreign(), "num_classes": 5, **change})
 
 
 def test_a_base_without_features_and_a_use_before_prototypes_are_named():
@@ -260,6 +269,24 @@ def test_one_class_batches_hold_one_class():
 def test_the_first_batch_must_hold_every_class():
     with pytest.raises(ValueError, match="all 5 classes, found 1"):
         HybridPrototypeReclassifier(Foreign(), 5).observe(torch.rand(3, 1, 8, 8), torch.zeros(3, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("labels", "fill", "message"),
+    [
+        ([0, 1], 0.5, r"labels must be whole numbers \[3\]"),
+        ([0.0, 1.0, 2.0], 0.5, "labels must be whole numbers"),
+        ([0, 1, 5], 0.5, "labels must be from 0 to 4, found 0 to 5"),
+        ([0, 1, -1], 0.5, "labels must be from 0 to 4, found -1 to 1"),
+        ([0, 1, 2], float("nan"), "features must be finite"),
+    ],
+    ids=["too few", "no whole numbers", "too large", "negative", "images of NaN"],
+)
+def test_what_cannot_be_observed_is_told_and_changes_nothing(labels, fill, message):
+    model = HybridPrototypeReclassifier(Foreign(), 5, prototypes=torch.ones(5, 6))
+    with pytest.raises(ValueError, match=message):
+        model.observe(torch.full((3, 1, 8, 8), fill), torch.tensor(labels))
+    assert torch.equal(model.prototypes, torch.ones(5, 6))
 
 
 def test_its_file_gives_the_same_model_back(tuned, splits, tmp_path):

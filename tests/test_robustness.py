@@ -87,6 +87,7 @@ def test_the_example_of_the_docs_runs(points):
     [
         ({"norm": "l1"}, "norm: found 'l1'; allowed: l2, linf"),
         ({"eps": -1.0}, "worst_case.eps"),
+        ({"eps": [0.1, 0.2]}, r"eps: found \[0.1, 0.2\]; allowed: one radius"),
         ({"batch": 0}, "worst_case.batch"),
         ({"apgd_steps": 0}, "worst_case.apgd_steps"),
         ({"images": torch.zeros(40, 64)}, r"images: found 'torch.float32 \[40, 64\]'; allowed: floats"),

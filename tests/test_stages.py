@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,24 @@ def test_a_baseline_of_other_data_is_told(project, stage):
     save_arm(project / "baseline.safetensors", shape=[1, 9, 9])
     with pytest.raises(UserError, match=r"test\.npz: found images \[1, 8, 8\].*baseline\.safetensors was trained on"):
         STAGES[stage](project)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "told"),
+    [
+        ("train_reclassifier", "baseline", "params.yaml: reclassifiers: found 'baseline'; allowed: reclassifier"),
+        ("connectivity", "bseline", "stages.connectivity: found 'bseline'; allowed: adversarial, baseline"),
+        ("detect", "isometric-tuned", "stages.detect: found 'isometric-tuned'; allowed: adversarial, baseline"),
+    ],
+)
+def test_a_name_that_is_not_of_the_stage_writes_over_nothing(project, monkeypatch, capsys, module, name, told):
+    before = (project / "baseline.safetensors").read_bytes()
+    folders = [str(project)] * (4 if module == "train_reclassifier" else 3)
+    monkeypatch.setattr(sys, "argv", [module, name, *folders])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / f"stages/{module}.py"), run_name="__main__")
+    assert str(ended.value).startswith(f"error: {told}") and (project / "baseline.safetensors").read_bytes() == before
+    assert not list(project.glob("*.json"))
 
 
 def test_the_file_of_a_skipped_arm_takes_any_images(project):

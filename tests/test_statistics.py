@@ -120,6 +120,29 @@ def test_a_difference_of_own_samples_is_students_over_seeds():
     assert difference_of_own(first, np.zeros_like(first), second, everyone) is None
 
 
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_equal_differences_leave_the_interval_of_the_samples(seeds):
+    """Newcombe's own example, 56 of 70 against 48 of 80: 0.2 [0.0524, 0.3339]; rounding of equal shares is no spread."""
+    sizes = (70, 80) if seeds == 1 else (10, 10)
+    hits = (56, 48) if seeds == 1 else (8, 6)
+    (first, second), most = ([np.arange(max(sizes)) < n for n in part] for part in (hits, sizes))
+    sides = [np.tile(one, (seeds, 1)) for one in (first, most[0], second, most[1])]
+    found = difference_of_own(*sides)
+    assert found.value == pytest.approx(0.2)
+    if seeds == 1:
+        assert (found.lo, found.hi) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert found.hi - found.lo > 0.2
+
+
+def test_the_difference_of_one_seeds_samples_covers(rng):
+    """With Student's t there would be no interval at all."""
+    kept, hits = np.ones((1, 50), bool), 0
+    for _ in range(400):
+        found = difference_of_own(rng.random((1, 50)) < 0.7, kept, rng.random((1, 50)) < 0.4, kept)
+        hits += found.lo <= 0.3 <= found.hi
+    assert 0.92 <= hits / 400
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("chance", [0.02, 0.05, 0.5, 0.98])
 def test_shares_of_the_images_that_count_cover_near_the_ends_too(rng, chance):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import NETWORKS
 
+from isorobust.common.splits import Split
 from isorobust.errors import UserError
 from isorobust.networks.stack import Stack
 from isorobust.networks.zoo import build
@@ -122,6 +123,23 @@ def test_a_loss_that_is_not_finite_stops_and_says_where(splits, mode):
         with torch.no_grad():
             networks[1].head.bias.fill_(float("nan"))
         fit(networks, [0, 1], splits.train, splits.val, ARMS["cross-entropy"], options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"images": np.zeros((4, 1, 9, 9), np.uint8)},
+            r"val: found images \[1, 9, 9\] and labels up to 3; allowed: images \[1, 8, 8\]",
+        ),
+        ({"labels": np.array([0, 1, 2, 7])}, "labels up to 7; allowed: .* labels up to 4"),
+    ],
+    ids=["another size", "another class"],
+)
+def test_a_val_split_unlike_the_training_split_is_told(splits, change, message):
+    val = Split(np.zeros((4, 1, 8, 8), np.uint8), np.arange(4))._replace(**change)
+    with pytest.raises(UserError, match=message):
+        train(splits._replace(val=val), arms.Arm(PLAIN))
 
 
 def test_a_last_step_that_diverges_is_told_too(splits):

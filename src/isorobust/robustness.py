@@ -37,6 +37,8 @@ def worst_case(
     logits that are not finite.
     """
     choose(TORCHATTACKS_NORMS, norm, "norm")
+    if not isinstance(eps, (int, float)):
+        raise found("eps", eps, "one radius")
     if images.ndim != 4 or not images.is_floating_point() or not len(images):
         raise found("images", f"{images.dtype} {list(images.shape)}", "floats [N, C, H, W], at least one")
     if not (images.min() >= 0 and images.max() <= 1):  # true of NaN too

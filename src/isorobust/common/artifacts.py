@@ -55,7 +55,25 @@ def write_text(path: Path | str, text: str) -> None:
 
 
 def write_json(path: Path | str, tree: Any) -> None:
-    write_bytes(path, json_bytes(tree))
+    """Errors: UserError for a number that is NaN or infinite, and those of `write_bytes`."""
+    write_bytes(path, _finite_json(path, tree))
+
+
+def write_measured(metrics: Path | str, numbers: Any, place: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
+    """Numbers as JSON and arrays as NPZ, or neither. Errors: those of `write_json`."""
+    content = _finite_json(metrics, numbers)
+    write_npz(place, arrays)
+    write_bytes(metrics, content)
+
+
+def _finite_json(path: Path | str, tree: Any) -> bytes:
+    try:
+        return json_bytes(tree)
+    except ValueError:
+        raise UserError(
+            f"{path}: found results that are NaN or infinite; allowed: settings under which all are finite "
+            "(smaller learning rates and weights); nothing was written"
+        ) from None
 
 
 def json_bytes(tree: Any) -> bytes:
@@ -76,14 +94,17 @@ def _plain(node: Any) -> Any:
     return node
 
 
-def read_json(path: Path | str) -> Any:
-    """Errors: UserError when the file is missing or is not JSON."""
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Errors: UserError when the file is missing, is not JSON or holds no mapping."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error}); delete it and run `dvc repro`") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: found a JSON {type(tree).__name__}; allowed: a mapping; delete it and run `dvc repro`")
+    return tree
 
 
 def write_csv(path: Path | str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -101,12 +122,14 @@ def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
 
 
 def read_csv(path: Path | str) -> list[dict[str, str]]:
-    """Rows as mappings from column to text. Errors: UserError when the file is missing."""
+    """Rows as mappings from column to text. Errors: UserError when the file is missing or no UTF-8."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: damaged table ({error}); delete it and run `dvc repro`") from None
 
 
 def write_npz(path: Path | str, arrays: Mapping[str, np.ndarray]) -> None:
@@ -123,7 +146,7 @@ def read_npz(path: Path | str) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
         raise UserError(f"{path}: damaged npz file ({error}); delete it and run `dvc repro`") from None
 
 

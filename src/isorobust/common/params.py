@@ -30,8 +30,8 @@ from pydantic import (
 from isorobust.errors import UserError, choose
 
 T = TypeVar("T")
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Positive = Annotated[float, Field(gt=0, le=1e30)]
 LONGEST = 10_000  # range of whole numbers
 SKIP = "skip"  # what a recipe does not use: an arm, a measurement, an attack
 Where = str | Callable[[list[str]], str]  # the name of a block, or from the path of a value below it to the value's name
@@ -52,6 +52,8 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node, deep=False):
+        if not isinstance(node, yaml.MappingNode):  # tagged `!!map`; the parent says what is wrong
+            return super().construct_mapping(node, deep)
         keys = [key.value for key, _ in node.value]
         repeated = sorted({key for key in keys if keys.count(key) > 1})
         if repeated:
@@ -86,7 +88,11 @@ class Params:
             tree = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; run from the folder that holds it") from None
-        except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+        except OSError as error:
+            raise UserError(f"{path}: cannot read: {error.strerror}") from None
+        except RecursionError:
+            raise UserError(f"{path}: found brackets nested too deep; allowed: the form of the committed file") from None
+        except (yaml.YAMLError, ValueError, KeyError, AttributeError, TypeError) as error:  # the last three: odd tags
             raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
         except UserError as error:
             raise UserError(f"{path}: {error}") from None

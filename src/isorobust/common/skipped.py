@@ -48,5 +48,5 @@ def is_skipped(model: Path) -> bool:
         return bool(json.loads(header["__metadata__"]["spec"]).get("skipped"))
     except FileNotFoundError:
         raise UserError(f"{model}: no such file; `dvc repro` writes it") from None
-    except (ValueError, KeyError, OverflowError, MemoryError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
         raise UserError(f"{model}: damaged or foreign checkpoint ({error}); delete it and run `dvc repro`") from None

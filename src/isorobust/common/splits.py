@@ -46,6 +46,16 @@ def read_split(path: Path | str) -> Split:
     return Split(images, labels)
 
 
+def check_alike(split: Split, train: Split, what: str) -> None:
+    """Errors: UserError where `split`, called `what`, has images of another shape than `train` or labels beyond its classes."""
+    shapes, most = [list(one.images.shape[1:]) for one in (split, train)], [int(one.labels.max()) for one in (split, train)]
+    if shapes[0] != shapes[1] or most[0] > most[1]:
+        raise UserError(
+            f"{what}: found images {shapes[0]} and labels up to {most[0]}; allowed: images {shapes[1]} and labels up to "
+            f"{most[1]}, as in the training split; delete the odd file and run `dvc repro`"
+        )
+
+
 def stratified(labels: np.ndarray, sizes: list[int], seed: int, what: str) -> list[np.ndarray]:
     """Disjoint index sets of the given sizes, each with every class in its share of the whole.
 

@@ -26,14 +26,20 @@ class Barrier(NamedTuple):
 def linear_path(a: Tensor, c: Tensor, points: int = 250) -> Tensor:
     """Points `[P, T, ...]` of (1 - t) a + t c at T equal steps of t from 0 to 1; both ends are exact.
 
-    a, c `[P, ...]`. Errors: ValueError for shapes that differ or fewer than two points.
+    a, c `[P, ...]`, floats. Errors: ValueError for shapes or types that differ, for other numbers and fewer than two points.
     """
-    if a.shape != c.shape:
-        raise ValueError(f"both ends must share their shape, found {list(a.shape)} and {list(c.shape)}")
+    _check_ends(a, c)
     if points < 2:
         raise ValueError(f"points must be at least 2, found {points}")
     t = torch.linspace(0, 1, points, dtype=a.dtype, device=a.device).view(1, points, *[1] * (a.ndim - 1))
     return torch.lerp(a.unsqueeze(1), c.unsqueeze(1), t)
+
+
+def _check_ends(a: Tensor, c: Tensor) -> None:
+    if a.shape != c.shape:
+        raise ValueError(f"both ends must share their shape, found {list(a.shape)} and {list(c.shape)}")
+    if a.dtype != c.dtype or not a.is_floating_point():
+        raise ValueError(f"both ends must be floats of one type, found {a.dtype} and {c.dtype}")
 
 
 def barrier(losses: Tensor) -> Barrier:
@@ -119,7 +125,14 @@ def bypass(
     falls (Adam, `steps` steps), its gradient projected onto the hyperplane that stands on the segment;
     the path then runs over B' if that lowers its highest loss, and stays as it was otherwise (our choice: Adam may end
     higher than it began). Rounds end when no segment is above the threshold. Inputs may leave [0, 1].
+    Errors: ValueError for ends as of `linear_path`, a threshold that is NaN, and rounds or steps below 0.
     """
+    _check_ends(a, c)
+    if rounds < 0 or steps < 0:
+        raise ValueError(f"rounds and steps must be at least 0, found {rounds} and {steps}")
+    if torch.as_tensor(threshold).isnan().any():
+        raise ValueError("threshold must be a number, found NaN")
+    a, c = a.detach(), c.detach()
     pair = torch.arange(len(a), device=a.device)
     path = Path(a, c, pair, path_losses(loss, a, c, pair, points, batch))
     limit = torch.as_tensor(threshold, dtype=path.losses.dtype, device=path.losses.device).expand(len(a))

@@ -43,7 +43,8 @@ class BarrierDetector:
     """Scores inputs by the loss of the class that `model` gives them, along straight paths from images of that class.
 
     `model`: pixels `[N, C, H, W]` to logits `[N, K]`, in eval mode; `references` `[K, m, C, H, W]`: m
-    images of each class. Higher scores speak for an adversarial input:
+    images of each class. Errors: ValueError for fewer than two points or no references.
+    Higher scores speak for an adversarial input:
 
     - `barrier`: the highest loss along a path, averaged over references;
     - `fitted`: log-odds of a logistic regression on height, gap, position of the barrier, number of local
@@ -56,6 +57,8 @@ class BarrierDetector:
     """
 
     def __init__(self, model: nn.Module, references: Tensor, points: int = 20):
+        if points < 2 or references.ndim < 3 or not references.shape[1]:
+            raise ValueError(f"needs at least 2 points and references [K, m, ...], found {points} and {list(references.shape)}")
         self.model, self.references, self.points = model, references, points
         self.fitted = self.fitted_loss = None
         self.usual: float | None = None  # log loss of a clean input

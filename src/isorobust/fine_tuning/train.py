@@ -90,8 +90,8 @@ def fine_tune(
 ) -> Trained:
     """Networks of all cells and seeds, cell by cell, fine-tuned together where the base's were trained together."""
     networks, each, order = [], [], []
-    objective = check(Objective, base.spec["objective"], f"{base.path}: objective")
-    isometry = base.spec["isometric"]
+    objective = check(Objective, base.said("objective"), f"{base.path}: objective")
+    isometry = base.said("isometric")
     term = None if isometry is None else check(Isometry, isometry, f"{base.path}: isometric")
     with one_thread():
         starts = {seed: _class_means(base.network(seed), train) for seed in seeds}

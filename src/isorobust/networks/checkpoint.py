@@ -54,10 +54,14 @@ class Checkpoint:
             spec = json.loads(header["__metadata__"]["spec"])
             if not isinstance(spec, dict) or not (spec.get("skipped") or all(key in spec for key in SPEC)):
                 raise ValueError(f"its spec is {artifacts.canonical(spec)[:80]}, without {', '.join(SPEC)}")
+            if not spec.get("skipped"):
+                _check(spec, tensors)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
-        except (SafetensorError, ValueError, KeyError, OSError) as error:
-            raise UserError(f"{path}: damaged or foreign checkpoint ({error}); delete it and run `dvc repro`") from None
+        except (SafetensorError, ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
+            raise UserError(
+                f"{path}: damaged or foreign checkpoint ({error or type(error).__name__}); delete it and run `dvc repro`"
+            ) from None
         return cls(spec, tensors, str(path))
 
     def network(self, seed: int, device: torch.device | str = "cpu") -> Network:
@@ -104,10 +108,30 @@ class Checkpoint:
             )
         return split
 
+    def said(self, key: str) -> Any:
+        """What the spec says under a key that not every file of networks has. Errors: UserError."""
+        if key not in self.spec:
+            raise UserError(f"{self.path}: found a checkpoint without {key!r}; allowed: the file of a trained arm")
+        return self.spec[key]
+
     def model_hash(self, seed: int) -> str:
         """Content of one seed's network: its weights and all of the spec that shapes what it computes."""
         index = self.seeds.index(seed)
-        parts = [artifacts.canonical({key: self.spec[key] for key in ("network", "shape", "classes", "isometric")})]
+        parts = [artifacts.canonical({key: self.said(key) for key in ("network", "shape", "classes", "isometric")})]
         for name in sorted(self.tensors):
             parts += [name, np.ascontiguousarray(self.tensors[name][index].numpy()).tobytes()]
         return artifacts.digest(*parts)
+
+
+def _check(spec: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    """Errors: ValueError for a spec whose values are of other kinds, or that is not that of the tensors."""
+    shape, classes, seeds = spec["shape"], spec["classes"], spec["seeds"]
+    whole = all(type(number) is int for part in (shape, seeds) if isinstance(part, list) for number in part)
+    if not isinstance(shape, list) or not isinstance(seeds, list) or not seeds or not whole or type(classes) is not int:
+        raise ValueError(f"its spec has shape {shape!r}, classes {classes!r}, seeds {seeds!r}")
+    odd = [name for name, tensor in tensors.items() if not tensor.ndim or len(tensor) != len(seeds)]
+    if odd:
+        raise ValueError(f"{odd[0]} is {list(tensors[odd[0]].shape)}, for {len(seeds)} seeds")
+    odd = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if odd:
+        raise ValueError(f"{odd[0]} is not finite")

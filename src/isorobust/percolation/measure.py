@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from isorobust.common.splits import Split
+from isorobust.common.splits import Split, check_alike
 from isorobust.common.statistics import difference_of_own, rate
 from isorobust.connectivity.measure import measure
 from isorobust.connectivity.settings import JUDGED, ConnectivitySettings
@@ -57,6 +57,7 @@ def percolation(
     height, width = train.images.shape[2:]
     if height != width:
         raise found("percolation", f"images of {height} x {width}", "square ones, or skip")
+    check_alike(test, train, "test")
     for size in options.sizes:
         if size > height:
             raise found("percolation.sizes", size, f"at most {height} (the images' size)")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from isorobust.errors import UserError
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.networks.zoo import Network
 from isorobust.reclassifier.network import HybridPrototypeReclassifier
@@ -19,10 +20,12 @@ EXTRA = ("log_temperature", "prototypes")  # what the plug-in adds to the tensor
 def plug_in(checkpoint: Checkpoint, seed: int, device: torch.device | str = "cpu") -> HybridPrototypeReclassifier:
     """The plug-in of one seed, in eval mode. Errors: those of `Checkpoint.network`."""
     own = {name.split("/", 1)[1]: t for name, t in checkpoint.tensors.items() if name.startswith(f"{PLUG_IN}/")}
+    if absent := [name for name in EXTRA if name not in own]:
+        raise UserError(f"{checkpoint.path}: found no {PLUG_IN}/{absent[0]}; allowed: the file of a plug-in")
     weights = {name: t for name, t in own.items() if name not in EXTRA}
     base = Checkpoint(checkpoint.spec, weights, checkpoint.path).network(seed, device)
     index = checkpoint.seeds.index(seed)
-    numbers = checkpoint.spec["reclassifier"]
+    numbers = checkpoint.said("reclassifier")
     model = HybridPrototypeReclassifier(base, checkpoint.spec["classes"], prototypes=own["prototypes"][index], **numbers)
     with torch.no_grad():
         model.log_temperature.copy_(own["log_temperature"][index])

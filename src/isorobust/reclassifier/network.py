@@ -26,8 +26,8 @@ class HybridPrototypeReclassifier(nn.Module):
     past in `observe`, `temperature` multiplies squared distances and is a parameter.
     Prototypes `[K, D]` are a buffer; without them call `observe` before use.
     Source: arXiv 2606.01746. Errors: ValueError for an unknown mode, a mix or momentum outside [0, 1], a
-    base without `features` or that layer, prototypes of another number of classes; RuntimeError when a mode
-    that needs prototypes has none yet.
+    base without `features` or that layer or with another number of logits, prototypes of another number of
+    classes; RuntimeError when a mode that needs prototypes has none yet.
     """
 
     def __init__(
@@ -48,11 +48,14 @@ class HybridPrototypeReclassifier(nn.Module):
                 raise ValueError(f"{name} must be in [0, 1], found {value}")
         if prototypes is not None and (prototypes.ndim != 2 or len(prototypes) != num_classes):
             raise ValueError(f"prototypes must be [{num_classes}, D], found {list(prototypes.shape)}")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be above 0, found {temperature}")
+        if not 0 < temperature < float("inf"):
+            raise ValueError(f"temperature must be above 0 and finite, found {temperature}")
         for name in ("features", head):
             if not callable(getattr(base, name, None)):
                 raise ValueError(f"base must have `{name}`, found a {type(base).__name__} without it")
+        logits = getattr(getattr(base, head), "out_features", num_classes)
+        if type(num_classes) is not int or num_classes < 1 or num_classes != logits:
+            raise ValueError(f"num_classes must be that of the base's {logits} logits, found {num_classes!r}")
         self.base, self.num_classes, self.mix, self.momentum = base, num_classes, mix, momentum
         self._head = head
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
@@ -123,9 +126,16 @@ class HybridPrototypeReclassifier(nn.Module):
     def observe(self, x: Tensor, labels: Tensor) -> None:
         """Move the dataset-level prototypes towards the class means of one batch with labels `[N]`.
 
-        Without prototypes the batch must hold every class and gives them. Errors: ValueError if it does not.
+        Without prototypes the batch must hold every class and gives them. Errors: ValueError if it does not, for labels that
+        are no classes or not as many as inputs, and for features that are not finite, which nothing would heal.
         """
+        if labels.shape != x.shape[:1] or labels.is_floating_point() or not len(labels):
+            raise ValueError(f"labels must be whole numbers [{len(x)}], at least one, found {labels.dtype} {list(labels.shape)}")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ValueError(f"labels must be from 0 to {self.num_classes - 1}, found {int(labels.min())} to {int(labels.max())}")
         features = self.features(x)
+        if not features.isfinite().all():
+            raise ValueError("features must be finite, found NaN or infinity")
         if self.prototypes is None:
             if len(labels.unique()) < self.num_classes:
                 raise ValueError(f"the first batch must hold all {self.num_classes} classes, found {len(labels.unique())}")

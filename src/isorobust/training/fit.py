@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from isorobust.common.runtime import generator
-from isorobust.common.splits import Split
+from isorobust.common.splits import Split, check_alike
 from isorobust.common.workers import spread
 from isorobust.errors import UserError, found
 from isorobust.networks.stack import Stack
@@ -78,12 +78,13 @@ def fit(
 
     `arms`: one for all networks, or one for each; in a stack those may differ in weights only. `loss`
     of (stack, batch, arm) is minimised. The last epoch's weights are kept; nothing is chosen on val.
-    Errors: UserError naming epoch, step and seed when a loss is NaN or infinite.
+    Errors: UserError naming epoch, step and seed when a loss is NaN or infinite, and for a `val` that is not like `train`.
     """
+    check_alike(val, train, "val")
     each = [arms] * len(seeds) if isinstance(arms, Arm) else list(arms)
     device = torch.device(device)
     groups = _groups(networks, options.seeds, device)
-    processes = min(torch.get_num_threads(), len(groups))
+    processes = min(torch.get_num_threads(), len(groups)) if device.type == "cpu" else 1
 
     def train_group(number: int) -> Fitted:
         group = groups[number]
