@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -52,6 +53,11 @@ def test_batches_change_nothing_for_a_linear_network(points):
     assert torch.equal(isorobust.worst_case(linear(), *points, eps=0.02, batch=7, **FEW), whole)
 
 
+def test_a_radius_of_numpy_is_a_number(points):
+    whole = isorobust.worst_case(linear(), *points, eps=0.02, **FEW)
+    assert torch.equal(isorobust.worst_case(linear(), *points, eps=np.float32(0.02), **FEW), whole)
+
+
 class Steps(nn.Module):
     """Rounded logits of a linear network: no gradient anywhere."""
 
@@ -87,7 +93,8 @@ def test_the_example_of_the_docs_runs(points):
     [
         ({"norm": "l1"}, "norm: found 'l1'; allowed: l2, linf"),
         ({"eps": -1.0}, "worst_case.eps"),
-        ({"eps": [0.1, 0.2]}, r"eps: found \[0.1, 0.2\]; allowed: one radius"),
+        ({"eps": [0.1, 0.2]}, r"eps: found \[0.1, 0.2\]; allowed: a number, as 8 / 255"),
+        ({"eps": "8/255"}, "eps: found '8/255'; allowed: a number, as 8 / 255"),
         ({"batch": 0}, "worst_case.batch"),
         ({"apgd_steps": 0}, "worst_case.apgd_steps"),
         ({"images": torch.zeros(40, 64)}, r"images: found 'torch.float32 \[40, 64\]'; allowed: floats"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
@@ -37,14 +39,14 @@ def worst_case(
     logits that are not finite.
     """
     choose(TORCHATTACKS_NORMS, norm, "norm")
-    if not isinstance(eps, (int, float)):
-        raise found("eps", eps, "one radius")
+    if not isinstance(eps, Real):
+        raise found("eps", eps, "a number, as 8 / 255")
     if images.ndim != 4 or not images.is_floating_point() or not len(images):
         raise found("images", f"{images.dtype} {list(images.shape)}", "floats [N, C, H, W], at least one")
     if not (images.min() >= 0 and images.max() <= 1):  # true of NaN too
         raise found("images", f"{images.min():g} to {images.max():g}", "pixels from 0 to 1")
     numbers = {"images": len(images), "batch": batch, "apgd_steps": apgd_steps, "fab_steps": fab_steps}
-    options = check(WorstCase, {**numbers, "eps": {norm: eps}, "square_queries": square_queries}, "worst_case")
+    options = check(WorstCase, {**numbers, "eps": {norm: float(eps)}, "square_queries": square_queries}, "worst_case")
     with untouched(model), torch.no_grad():
         parts = [model(some) for some in images.split(batch)]
     classes = parts[0].shape[1]
