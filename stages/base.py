@@ -7,13 +7,12 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from isorobust import tracking
 from isorobust.common.params import Params
-from isorobust.connectivity.settings import MEASURED
 from isorobust.errors import UserError, choose
 from isorobust.progress import say
 from isorobust.schema import validate
@@ -37,20 +36,21 @@ def arguments(doc: str) -> list[str]:
     return sys.argv[1:]
 
 
-def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None], names: str | None = None) -> None:
+def run(stage: str, arm: str | None, work: Callable[[], tracking.Record | None], names: Sequence[str] | str = ()) -> None:
     """Do the work of a stage once, then record it. A user's error ends with its message and status 1.
 
-    `names`: the block of params.yaml whose keys `arm` must be among, for a stage that would write over another's file.
+    `names`: what `arm` must be among, or the block of params.yaml whose keys it must be among, for a stage that would else
+    write over another's file, or only that it skips what no recipe measures.
     All of params.yaml is checked first: a mistake anywhere in it stops the first stage that runs.
     """
     started = time.time()
     try:
         params = Params.read()
         validate(params)
-        if stage in ("connectivity", "detect"):  # with an arm that no recipe measures they would only write that it is skipped
-            choose(dict.fromkeys(MEASURED), arm, f"stages.{stage}")
-        if names:
+        if isinstance(names, str):
             choose(params.get(names), arm, f"{params.name}: {names}")
+        elif names:
+            choose(dict.fromkeys(names), arm, f"stages.{stage}")
         data = arm if stage == "toys" else params.get("data", "name")
         start = tracking.Start(tracking.settings(stage, arm, data), tracking.git_tags())
         before = edits.state(stage, arm, data)

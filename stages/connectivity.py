@@ -8,6 +8,7 @@ from typing import NamedTuple
 from isorobust import tracking
 from isorobust.common import skipped
 from isorobust.common.params import SKIP, Params
+from isorobust.connectivity.settings import MEASURED
 from stages import base
 
 
@@ -53,4 +54,4 @@ def connectivity(arm: str, model: Path, data: Path, results: Path) -> tracking.R
 
 if __name__ == "__main__":
     name, *paths = base.arguments(__doc__)
-    base.run("connectivity", name, lambda: connectivity(name, *map(Path, paths)))
+    base.run("connectivity", name, lambda: connectivity(name, *map(Path, paths)), names=MEASURED)

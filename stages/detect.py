@@ -8,6 +8,7 @@ from typing import NamedTuple
 from isorobust import tracking
 from isorobust.common import skipped
 from isorobust.common.params import SKIP, Params
+from isorobust.connectivity.settings import MEASURED
 from stages import base
 
 
@@ -55,4 +56,4 @@ def detect(arm: str, model: Path, data: Path, results: Path) -> tracking.Record 
 
 if __name__ == "__main__":
     name, *paths = base.arguments(__doc__)
-    base.run("detect", name, lambda: detect(name, *map(Path, paths)))
+    base.run("detect", name, lambda: detect(name, *map(Path, paths)), names=MEASURED)

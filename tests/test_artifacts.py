@@ -56,6 +56,29 @@ def test_a_single_array_is_no_npz(tmp_path):
         artifacts.read_npz(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(6, 1), (8, 99)],
+    ids=["an entry that says it is encrypted", "an entry compressed in an unknown way"],
+)
+def test_an_npz_that_cannot_be_opened_is_told(tmp_path, place, value):
+    artifacts.write_npz(tmp_path / "a.npz", {"x": np.zeros(3)})
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[place] = content[content.index(b"PK\1\2") + place + 2] = value  # the entry's own header and the directory's
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match="damaged npz file"):
+        artifacts.read_npz(tmp_path / "a.npz")
+
+
+def test_an_npz_with_damaged_compressed_bytes_is_told(tmp_path):
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(1000))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[60:200] = bytes(range(140))
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(UserError, match="damaged npz file"):
+        artifacts.read_npz(tmp_path / "a.npz")
+
+
 def test_csv_keeps_digits_and_empty_fields(tmp_path):
     artifacts.write_csv(tmp_path / "a.csv", ["x", "y"], [[1, None], [1 / 3, "b"]])
     assert artifacts.read_csv(tmp_path / "a.csv") == [{"x": "1", "y": ""}, {"x": "0.333333333", "y": "b"}]

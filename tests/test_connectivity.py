@@ -525,13 +525,18 @@ def test_without_rounds_of_bypassing_tables_have_no_column_of_them(trained, spli
 
 @pytest.mark.parametrize(
     ("cut", "message"),
-    [(8, "percolation.sizes: found 9; allowed: at most 8"), (6, "percolation: found 'images of 8 x 6'; allowed: square ones")],
-    ids=["sizes above the images' own", "images that are not square"],
+    [
+        ((8, 8, 8), "percolation.sizes: found 9; allowed: at most 8"),
+        ((6, 6, 6), "percolation: found 'images of 8 x 6'; allowed: square ones"),
+        ((8, 6, 8), "val: found images"),
+        ((8, 8, 6), "test: found images"),
+    ],
+    ids=["sizes above the images' own", "images that are not square", "val of another shape", "test of another shape"],
 )
 def test_what_cannot_be_scaled_down_is_refused(splits, cut, message):
     asked = check(PercolationSettings, {"sizes": [4, 9], "seeds": 1, "pairs": 4}, "percolation")
     training = TrainingSettings(epochs=1, batch_size=50, learning_rate=3e-3)
-    narrow = [split._replace(images=split.images[..., :cut]) for split in splits]
+    narrow = [split._replace(images=split.images[..., :width]) for split, width in zip(splits, cut)]
     with pytest.raises(UserError, match=message):
         percolation(
             *narrow, NETWORKS["tanh-mlp"], training, [0], asked, check(ConnectivitySettings, SMALL, "x"), torch.device("cpu")

@@ -213,6 +213,7 @@ def test_the_plug_in_takes_any_classifier_that_has_features(splits):
         ({"temperature": 0}, "temperature must be above 0"),
         ({"temperature": float("nan")}, "temperature must be above 0"),
         ({"num_classes": 4}, "num_classes must be that of the base's 5 logits, found 4"),
+        ({"num_classes": 5.0}, "num_classes must be a whole number, found 5.0"),
         ({"prototypes": torch.zeros(1, 6)}, r"prototypes must be \[5, D\], found \[1, 6\]"),
         ({"mode": "hard"}, "mode must be one"),
     ],
@@ -221,6 +222,7 @@ def test_the_plug_in_takes_any_classifier_that_has_features(splits):
         "temperature 0",
         "temperature NaN",
         "another number of classes",
+        "no whole number of classes",
         "prototypes of one class",
         "unknown mode",
     ],
@@ -287,6 +289,14 @@ def test_what_cannot_be_observed_is_told_and_changes_nothing(labels, fill, messa
     with pytest.raises(ValueError, match=message):
         model.observe(torch.full((3, 1, 8, 8), fill), torch.tensor(labels))
     assert torch.equal(model.prototypes, torch.ones(5, 6))
+
+
+def test_whole_numbers_of_any_kind_are_classes():
+    base, images, labels = Foreign(), torch.rand(10, 1, 8, 8), torch.arange(10) % 5
+    plain, other = HybridPrototypeReclassifier(base, 5), HybridPrototypeReclassifier(base, np.int64(5))
+    plain.observe(images, labels)
+    other.observe(images, labels.to(torch.uint8))
+    assert torch.equal(plain.prototypes, other.prototypes)
 
 
 def test_its_file_gives_the_same_model_back(tuned, splits, tmp_path):

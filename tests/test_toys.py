@@ -53,6 +53,11 @@ def test_rings_that_are_not_linked_are_refused():
         small(Rings, "rings", offset=1.0)
 
 
+def test_a_torus_whose_training_points_miss_a_sector_is_refused():
+    with pytest.raises(UserError, match="a side of at least 8, so that each of the levels' sectors holds training points"):
+        small(Torus, "torus", side=7)
+
+
 def test_boundary_distance_equals_its_naive_twin():
     random = np.random.default_rng(0)
     inputs, labels = random.normal(size=(12, 3)), random.integers(0, 2, 12)

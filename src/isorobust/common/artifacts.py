@@ -14,6 +14,7 @@ import math
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,8 @@ def read_npz(path: Path | str) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, KeyError) as error:
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError) as error:
+        # RuntimeError: an entry that says it is encrypted, or compressed in a way that is not known.
         raise UserError(f"{path}: damaged npz file ({error}); delete it and run `dvc repro`") from None
 
 

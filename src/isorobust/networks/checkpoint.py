@@ -58,7 +58,7 @@ class Checkpoint:
                 _check(spec, tensors)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; `dvc repro` writes it") from None
-        except (SafetensorError, ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
+        except (SafetensorError, ValueError, KeyError, TypeError, OSError, OverflowError, RuntimeError) as error:
             raise UserError(
                 f"{path}: damaged or foreign checkpoint ({error or type(error).__name__}); delete it and run `dvc repro`"
             ) from None
@@ -126,8 +126,9 @@ class Checkpoint:
 def _check(spec: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     """Errors: ValueError for a spec whose values are of other kinds, or that is not that of the tensors."""
     shape, classes, seeds = spec["shape"], spec["classes"], spec["seeds"]
-    whole = all(type(number) is int for part in (shape, seeds) if isinstance(part, list) for number in part)
-    if not isinstance(shape, list) or not isinstance(seeds, list) or not seeds or not whole or type(classes) is not int:
+    counts = isinstance(shape, list) and len(shape) == 3 and all(type(number) is int and number > 0 for number in shape)
+    numbered = isinstance(seeds, list) and seeds and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not counts or not numbered or type(classes) is not int or classes < 1:
         raise ValueError(f"its spec has shape {shape!r}, classes {classes!r}, seeds {seeds!r}")
     odd = [name for name, tensor in tensors.items() if not tensor.ndim or len(tensor) != len(seeds)]
     if odd:

@@ -57,7 +57,8 @@ def percolation(
     height, width = train.images.shape[2:]
     if height != width:
         raise found("percolation", f"images of {height} x {width}", "square ones, or skip")
-    check_alike(test, train, "test")
+    for split, what in ((val, "val"), (test, "test")):
+        check_alike(split, train, what)
     for size in options.sizes:
         if size > height:
             raise found("percolation.sizes", size, f"at most {height} (the images' size)")

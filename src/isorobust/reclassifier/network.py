@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 import torch
@@ -43,6 +44,10 @@ class HybridPrototypeReclassifier(nn.Module):
         mode: Mode = "ste",
     ):
         super().__init__()
+        try:
+            num_classes = operator.index(num_classes)
+        except TypeError:
+            raise ValueError(f"num_classes must be a whole number, found {num_classes!r}") from None
         for name, value in (("mix", mix), ("momentum", momentum)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], found {value}")
@@ -54,8 +59,8 @@ class HybridPrototypeReclassifier(nn.Module):
             if not callable(getattr(base, name, None)):
                 raise ValueError(f"base must have `{name}`, found a {type(base).__name__} without it")
         logits = getattr(getattr(base, head), "out_features", num_classes)
-        if type(num_classes) is not int or num_classes < 1 or num_classes != logits:
-            raise ValueError(f"num_classes must be that of the base's {logits} logits, found {num_classes!r}")
+        if num_classes < 1 or num_classes != logits:
+            raise ValueError(f"num_classes must be that of the base's {logits} logits, found {num_classes}")
         self.base, self.num_classes, self.mix, self.momentum = base, num_classes, mix, momentum
         self._head = head
         self.log_temperature = nn.Parameter(torch.tensor(float(temperature)).log())
@@ -133,6 +138,7 @@ class HybridPrototypeReclassifier(nn.Module):
             raise ValueError(f"labels must be whole numbers [{len(x)}], at least one, found {labels.dtype} {list(labels.shape)}")
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise ValueError(f"labels must be from 0 to {self.num_classes - 1}, found {int(labels.min())} to {int(labels.max())}")
+        labels = labels.long()  # of any whole kind
         features = self.features(x)
         if not features.isfinite().all():
             raise ValueError("features must be finite, found NaN or infinity")

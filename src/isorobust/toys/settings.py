@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from isorobust.common.params import Count, Positive, Settings
 from isorobust.hierarchy.settings import BlockSettings, Levels
+from isorobust.hierarchy.tree import parse_tree
 from isorobust.objectives.settings import Isometry
 from isorobust.training.settings import Seeds, TrainingSettings
 
@@ -50,6 +51,13 @@ class Torus(_Toy):
     minor: Positive  # r
     levels: Levels
     network: BlockSettings
+
+    @model_validator(mode="after")
+    def _every_sector(self):
+        sectors = parse_tree(self.levels).shape[1]
+        if self.side < sectors:
+            raise ValueError(f"a side of at least {sectors}, so that each of the levels' sectors holds training points")
+        return self
 
 
 class Toys(Settings):

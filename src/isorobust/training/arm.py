@@ -29,8 +29,9 @@ class TrainedArm(NamedTuple):
     rows: list[list[float]]
 
     def write(self, model: Path, metrics: Path, curves: Path) -> None:
-        self.checkpoint.save(model)
+        """Errors: UserError before anything is written where a number is NaN or infinite."""
         artifacts.write_json(metrics, self.metrics)
+        self.checkpoint.save(model)
         artifacts.write_csv(curves, self.header, self.rows)
 
 
