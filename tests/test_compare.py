@@ -302,7 +302,7 @@ def mistakes(per_image=False):
     both = {"hierarchical": INTERVAL, "flat": INTERVAL, "nearer": {**INTERVAL, "verdict": HOLDS}, "n": 3}
     over = {"hierarchical": {**RATE, "value": 0.1234}, "flat": RATE, "nearer": {**RATE, "value": -0.0111, "verdict": REFUTED}}
     kind = {**both, **({"per-image": over} if per_image else {})}
-    return {"uniform": 1.55, "clean": kind, "pgd": {"0.1": {"n": 0}}}
+    return {"uniform": 1.55, "clean": kind, "pgd-on-any-level": {"0.1": {"n": 0}}}
 
 
 def hierarchy(per_image=False):
@@ -415,8 +415,10 @@ def test_an_arm_whose_base_was_tuned_with_it_is_no_twin():
 def test_mistakes_are_told_over_all_images_where_measured():
     plain = structure.mistakes_table({"hierarchy": hierarchy(), "primary": {}}).splitlines()
     assert "images | uniform wrong class | hierarchical | flat | flat less hierarchical | errs to nearer classes |" in plain[0]
-    assert plain[2] == "| two-level | clean | 1.55 | 0.50 [0.40, 0.60] | 0.50 [0.40, 0.60] | +0.50 [+0.40, +0.60] | holds |"
-    assert plain[3] == "| two-level | PGD, L-infinity 0.1 | 1.55 |  |  |  |  |"
+    assert (
+        plain[2] == "| two-level | clean images | 1.55 | 0.50 [0.40, 0.60] | 0.50 [0.40, 0.60] | +0.50 [+0.40, +0.60] | holds |"
+    )
+    assert plain[3] == "| two-level | PGD on any level, L-infinity 0.1 | 1.55 |  |  |  |  |"
     near = hierarchy()
     near["two-level"]["mistakes"]["clean"]["nearer"]["lo"] = 0.0024
     told = structure.mistakes_table({"hierarchy": near, "primary": {}}).splitlines()
@@ -426,6 +428,9 @@ def test_mistakes_are_told_over_all_images_where_measured():
     assert told[0].endswith(ending)
     assert told[2].endswith("| holds | 0.123 [0.400, 0.600] | 0.500 [0.400, 0.600] | -0.011 [+0.400, +0.600] | does not hold |")
     assert len({line.count("|") for line in told}) == 1
+    near["two-level"]["mistakes"]["pgd"] = near["two-level"]["mistakes"].pop("pgd-on-any-level")
+    told = structure.mistakes_table({"hierarchy": near, "primary": {}}).splitlines()
+    assert len(told) == 3, "what was published under an attack that is weak on hierarchies is left out"
 
 
 ARMS = [

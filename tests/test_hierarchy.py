@@ -114,20 +114,29 @@ def test_mistakes_are_averaged_over_wrong_classes_alone():
     predicted = np.array([[0, 2, 0, 4], [0, 1, 3, 4], [4, 1, 3, 3]])  # distances: 1 and 3; none; 3 and 1
     assert distances(TREE, labels, predicted).tolist() == [[0, 1, 3, 0], [0, 0, 0, 0], [3, 0, 0, 1]]
     flat = np.array([[4, 1, 3, 4], [4, 1, 3, 4], [0, 4, 3, 4]])  # 3; 3; 3
-    told = compare_mistakes(TREE, labels, predicted, flat)
+    told = compare_mistakes(TREE, labels, predicted[None], flat[None])
     assert told["n"] == 2 and told["nearer"]["value"] == 1 and told["hierarchical"]["value"] == 2 and told["flat"]["value"] == 3
     every = told["per-image"]
     assert every["hierarchical"]["value"] == pytest.approx(8 / 12) and every["flat"]["value"] == pytest.approx(9 / 12)
     assert every["nearer"]["value"] == pytest.approx(1 / 12) and every["nearer"]["n"] == 4
-    none = compare_mistakes(TREE, labels, predicted[1:2], flat[1:2])
+    none = compare_mistakes(TREE, labels, predicted[None, 1:2], flat[None, 1:2])
     assert none["n"] == 0 and "nearer" not in none and none["per-image"]["hierarchical"]["value"] == 0
+
+
+def test_of_the_answers_under_several_attacks_the_farthest_counts():
+    random = np.random.default_rng(0)
+    labels, (own, flat) = random.integers(0, 5, 30), random.integers(0, 5, (2, 3, 4, 30))
+    told = compare_mistakes(TREE, labels, own, flat)["per-image"]
+    for who, guesses in (("hierarchical", own), ("flat", flat)):
+        naive = [max(tree_distance(TREE, guesses[a, s, i], labels[i]) for a in range(3)) for s in range(4) for i in range(30)]
+        assert told[who]["value"] == pytest.approx(np.mean(naive))
 
 
 def test_the_interval_of_mistakes_is_over_images_too():
     """Every seed errs on the same images, half of them far: there is no spread over seeds, and much over images."""
     labels = np.zeros(40, int)
     predicted = np.tile(np.where(np.arange(40) < 8, np.where(np.arange(40) % 2, 4, 1), 0), (3, 1))
-    far = compare_mistakes(TREE, labels, np.where(predicted > 0, 1, 0), predicted)
+    far = compare_mistakes(TREE, labels, np.where(predicted > 0, 1, 0)[None], predicted[None])
     assert far["hierarchical"]["value"] == 2 and far["flat"]["value"] == 2.5
     assert far["nearer"]["hi"] - far["nearer"]["lo"] > 0.5
     assert uniform_mistake(parse_tree(["0 1 | 2 3"]), np.arange(4)) == pytest.approx((1 + 2 + 2) / 3)
@@ -253,8 +262,11 @@ def test_evaluation_tells_rates_and_mistakes_per_level(splits, done):
         # Attacked on its groups the flat network cannot be much better off than when attacked on its classes.
         assert level["flat"]["pgd-on-level"]["0.2"]["value"] <= level["flat"]["pgd"]["0.2"]["value"] + 0.05
     assert levels["level-3"]["flat"]["pgd"] == levels["level-3"]["flat"]["pgd-on-level"]
-    mistakes = told[0]["three"]["mistakes"]["pgd"]["0.2"]
+    mistakes = told[0]["three"]["mistakes"]["pgd-on-any-level"]["0.2"]
     assert 1 <= mistakes["hierarchical"]["value"] <= 3 and mistakes["n"] == 2 and "verdict" in mistakes["nearer"]
+    for who in ("hierarchical", "flat"):
+        wrong = 1 - levels["level-3"][who]["pgd-on-any-level"]["0.2"]["value"]
+        assert wrong <= mistakes["per-image"][who]["value"] <= 3 * wrong, "a mistake is one to three levels far"
     with pytest.raises(UserError, match=r"x\.hierarchy\.images: found 999; allowed: at most 80"):
         attack_hierarchies(Checkpoint.read(path), flat, splits.test, level_attack(images=999), CPU, "x.hierarchy")
 

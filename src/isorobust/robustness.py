@@ -1,4 +1,5 @@
-"""The worst case of any classifier, image by image: what the stage `attack` measures, for networks that are no arms."""
+"""The AutoAttack composition on any classifier, image by image: the largest part of the stage `attack`'s worst case, which
+also counts what falls to single attacks and at smaller radii."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from isorobust.claims import verdict
 from isorobust.compare.cells import ATTACK_TITLES, NORM_TITLES, interval, markdown, named, percent, points
 from isorobust.compare.connectivity import LOW_ENDS
 from isorobust.compare.reclassifiers import SENSITIVITY
-from isorobust.compare.structure import FLAT
+from isorobust.compare.structure import FLAT, attacked_mistakes
 from isorobust.connectivity.settings import UNTRAINED
 
 ISOMETRIC = "Locally isometric layers (arXiv 2211.01236)"
@@ -16,7 +16,10 @@ TOYS = f"{ISOMETRIC}, toys"
 RECLASSIFIER = "The l2-reclassifier with Hybrid Prototype Mixing (arXiv 2606.01746)"
 CONNECTIVITY = "Input-space mode connectivity (arXiv 2409.05800)"
 
-KEEPS, EXCEPT_NEAR = "The term keeps distances inside classes", "The map is isometric except near decision boundaries"
+KEEPS, EXCEPT_NEAR = (
+    "The term keeps distances inside classes",
+    "The map is isometric except near decision boundaries (the paper: on toys)",
+)
 STRAIGHT = "straight path"
 FAILED = "†"  # beside a verdict: see `failures`
 NEARNESS = "rank correlation of distortion with the distance to the boundary (claimed: below 0)"
@@ -148,14 +151,13 @@ def _hierarchy(data: str, tree: dict[str, Any]) -> list[Row]:
     trees = {name: numbers for name, numbers in found.items() if isinstance(numbers, dict)}
     deepest = max(trees, key=lambda name: len(trees[name]["levels"]), default=None)
     for name, numbers in trees.items():
-        clean, attacked = numbers["mistakes"]["clean"], numbers["mistakes"]["pgd"]
+        clean = numbers["mistakes"]["clean"]
         for what, measured, style in (
             (lambda m: m, f"tree distance of mistakes in levels, flat less {name}", "+.2f"),
             (lambda m: m.get("per-image", {}), f"the same over all images, right ones 0, flat less {name}", "+.3f"),
         ):
-            images = {"clean images": clean, **{f"PGD on the classes, {norm} {eps}": m for eps, m in attacked.items()}}
             claim = "A hierarchical network errs to nearer classes"
-            for under, mistakes in images.items():
+            for under, mistakes in attacked_mistakes(numbers["mistakes"], norm).items():
                 if near := what(mistakes).get("nearer"):
                     told, main = _told(near, interval(near, style), mark), name == deepest and mistakes is clean
                     rows.append(Row(ISOMETRIC, claim, measured, under, data, told, main))

@@ -10,7 +10,7 @@ from isorobust.common.params import Settings, Several, radii
 
 
 class Primary(Settings):
-    """The primary endpoint, named before looking: a paired difference of robust accuracy against the reference."""
+    """The primary endpoint, named before the first run here (README): a paired difference of robust accuracy."""
 
     arm: str
     attack: str

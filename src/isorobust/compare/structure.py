@@ -61,7 +61,7 @@ def mistakes_table(tree: dict[str, Any]) -> str:
         (name, title, numbers["mistakes"].get("uniform"), mistakes)
         for name, numbers in found.items()
         if isinstance(numbers, dict)
-        for title, mistakes in _attacked(numbers["mistakes"], NORM_TITLES[found["norm"]]).items()
+        for title, mistakes in attacked_mistakes(numbers["mistakes"], NORM_TITLES[found["norm"]]).items()
     ]
     told = any("per-image" in mistakes for *_, mistakes in kinds)
     for name, title, uniform, mistakes in kinds:
@@ -73,8 +73,13 @@ def mistakes_table(tree: dict[str, Any]) -> str:
     return markdown([*header, *([*columns, "nearer per image"] if told else [])], rows)
 
 
-def _attacked(mistakes: dict[str, Any], norm: str) -> dict[str, Any]:
-    return {"clean": mistakes["clean"], **{f"PGD, {norm} {eps}": m for eps, m in mistakes["pgd"].items()}}
+def attacked_mistakes(mistakes: dict[str, Any], norm: str) -> dict[str, Any]:
+    """What images the mistakes were made on -> their numbers; `norm` as titles have it.
+
+    Without those published from an attack on the classes alone, which is weak on hierarchies.
+    """
+    attacked = mistakes.get("pgd-on-any-level", {})
+    return {"clean images": mistakes["clean"], **{f"PGD on any level, {norm} {eps}": m for eps, m in attacked.items()}}
 
 
 def _nearer(mistakes: dict[str, Any], digits: int) -> list[str]:

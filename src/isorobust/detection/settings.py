@@ -37,7 +37,7 @@ class DeepFool(Settings):
 class Fitting(Settings):
     """What the fitted scores see: clean training images and FGSM images made of them."""
 
-    images: Count  # the first n training images that are no references
+    images: Count  # training images, drawn among those that are no references
     eps: Several[EpsLinf]
 
 

@@ -136,11 +136,21 @@ def _hierarchy(
             "hierarchical": _rates(own, own, every, row[labels]),
             "flat": _rates(flat[-1], flat[number], {key: np.stack([by[key] for by in flat]) for key in radii}, row[labels]),
         }
-    classes = plain[tree[-1].tobytes()]
-    mistakes = {key: compare_mistakes(tree, labels, own[key], classes[key]) for key in own}  # `own` of the last level
+    # `own`, `every` and `flat` are those of the last level: single classes.
+    clean_classes, flat_clean = own["clean"][None], flat[-1]["clean"][None]
+    under_all = {
+        key: compare_mistakes(
+            tree,
+            labels,
+            np.concatenate([clean_classes[..., : bench.count], every[key]]),
+            np.concatenate([flat_clean[..., : bench.count], np.stack([by[key] for by in flat])]),
+        )
+        for key in radii
+    }
+    clean_mistakes = compare_mistakes(tree, labels, clean_classes, flat_clean)
     return {
         "levels": levels,
-        "mistakes": {"uniform": uniform_mistake(tree, labels), "clean": mistakes.pop("clean"), "pgd": mistakes},
+        "mistakes": {"uniform": uniform_mistake(tree, labels), "clean": clean_mistakes, "pgd-on-any-level": under_all},
     }
 
 
@@ -161,8 +171,8 @@ def _rates(own: Guesses, on_level: Guesses, every: Guesses, truth: np.ndarray) -
 
 
 def distances(tree: np.ndarray, labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Tree distance from the truth to each predicted class, `[S, n]`: 0 where it is right, else from 1 to L."""
-    return tree_distance(tree, predicted, np.broadcast_to(labels[: predicted.shape[1]], predicted.shape))
+    """Tree distance from the truth to each predicted class, `[..., n]`: 0 where it is right, else from 1 to L."""
+    return tree_distance(tree, predicted, np.broadcast_to(labels[: predicted.shape[-1]], predicted.shape))
 
 
 def uniform_mistake(tree: np.ndarray, labels: np.ndarray) -> float:
@@ -172,13 +182,14 @@ def uniform_mistake(tree: np.ndarray, labels: np.ndarray) -> float:
 
 
 def compare_mistakes(tree: np.ndarray, labels: np.ndarray, own: np.ndarray, flat: np.ndarray) -> dict[str, Any]:
-    """Mean tree distance of mistakes, and by how much the hierarchy's are nearer, paired by seed and image; classes `[S, n]`.
+    """Mean tree distance of mistakes, and by how much the hierarchy's are nearer, paired by seed and image.
 
-    The mean over mistakes says nothing of how many there are; `per-image` is the mean over all images, where a
-    right one counts as 0. Seeds on which one of both makes no mistake are left out of the first, and where none is
-    left it is not given.
+    Classes `[A, S, n]`: of the answers to the clean image and to those of all attacks the farthest counts, so that a network
+    gains nothing by an attack that fails on it. The mean over mistakes says nothing of how many there are; `per-image` is the
+    mean over all images, where a right one counts as 0. Seeds on which one of both makes no mistake are left out of the first,
+    and where none is left it is not given.
     """
-    far = [distances(tree, labels, predicted) for predicted in (own, flat)]
+    far = [distances(tree, labels, predicted).max(axis=0) for predicted in (own, flat)]
     told: dict[str, Any] = {"per-image": _nearer(far, 0.0, tree)}
     both = np.logical_and(*((each > 0).any(axis=1) for each in far))
     if both.any():
