@@ -74,11 +74,8 @@ def mistakes_table(tree: dict[str, Any]) -> str:
 
 
 def attacked_mistakes(mistakes: dict[str, Any], norm: str) -> dict[str, Any]:
-    """What images the mistakes were made on -> their numbers; `norm` as titles have it.
-
-    Without those published from an attack on the classes alone, which is weak on hierarchies.
-    """
-    attacked = mistakes.get("pgd-on-any-level", {})
+    """What images the mistakes were made on -> their numbers; `norm` as titles have it."""
+    attacked = mistakes["pgd-on-any-level"]
     return {"clean images": mistakes["clean"], **{f"PGD on any level, {norm} {eps}": m for eps, m in attacked.items()}}
 
 
