@@ -9,7 +9,7 @@ import pytest
 
 from isorobust.common import artifacts
 from isorobust.common.params import check
-from isorobust.compare import cells, csv_rows, evidence, plots, structure, tables
+from isorobust.compare import cells, csv_rows, evidence, plots, reclassifiers, structure, tables
 from isorobust.compare.analysis import HOLDS, REFUTED, UNDECIDED, add_reclassifiers, compare, summary, verdict
 from isorobust.compare.publish import twins_of
 from isorobust.compare.results import ArmResults, published_verdicts, verdict_bytes
@@ -385,6 +385,15 @@ def test_the_line_of_counts_tells_the_worst_cases_seeds_of_every_arm():
     rate = "50.0 [40.0, 60.0]"
     assert base == f"| L-infinity 0.1 | base of plug, fine-tuned as long | 3 | {rate} (n = 100) |  |  | {rate} (n = 50) |"
     assert "(plug: 50 images, 2 seeds, mixed surrogates)" in tables.counts_line(tree)
+
+
+def test_the_ablation_tells_the_plug_ins_that_were_ablated():
+    row = {"changed": "mix", "to": "0.5"} | {f"{what}{end}": "0.5" for what in ("clean", "pgd") for end in ("", "_lo", "_hi")}
+    parts = {"attacked": {"checks": {}}, "ablation": []}
+    assert reclassifiers.ablation_table({"plug": parts}) == ""
+    head, _, told = reclassifiers.ablation_table({"plug": parts, "other": {**parts, "ablation": [row]}}).splitlines()
+    assert head == "| changed | to | other, clean (val) | other, PGD (val) |"
+    assert told == "| mix | 0.5 | 50.0 [50.0, 50.0] | 50.0 [50.0, 50.0] |"
 
 
 def test_the_line_of_counts_tells_the_networks_and_their_training():

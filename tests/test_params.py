@@ -15,6 +15,7 @@ from isorobust.common.params import EpsLinf, Params, Several, check, eps_key, la
 from isorobust.compare.analysis import SUMMARY_LIMIT, summary
 from isorobust.data.settings import TOYS
 from isorobust.errors import UserError
+from isorobust.fine_tuning.settings import ReclassifierSettings
 from isorobust.percolation.settings import PercolationSettings
 from isorobust.schema import MOST_RADII, base_by_name, validate
 from isorobust.toys.settings import Toys
@@ -320,9 +321,11 @@ def test_a_recipe_is_completed_from_the_defaults(own, default, both):
 def test_a_recipe_may_leave_out_an_attack_and_change_one_number(tree):
     params = changed(tree, (*M, "attack", "attacks"), {"transfer": "skip", "square": "skip", "pgd": {"steps": 7}})
     params.tree["recipes"]["mnist-5k"]["percolation"]["random"] = "skip"
+    params.tree["recipes"]["mnist-5k"]["reclassifier"]["ablation"] = "skip"
     params.tree["recipes"]["mnist"]["geometry"] = None
     validate(params)
     assert params.recipe(PercolationSettings, "mnist-5k", "percolation").random is None
+    assert params.recipe(ReclassifierSettings, "mnist-5k", "reclassifier").ablation is None
     params.asked.clear()
     attacks = params.recipe(AttackSettings, "mnist-5k", "attack").attacks.chosen()
     assert "transfer" not in attacks and attacks["pgd"].steps == 7 and attacks["pgd"].restarts == 1

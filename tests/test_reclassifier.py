@@ -362,6 +362,8 @@ def test_the_ablation_has_a_row_for_every_change(base, splits):
         ("momentum", "0.5"),
         ("temperature", "1.0, fixed"),
     ]
+    none = check(ReclassifierSettings, {key: value for key, value in TUNING.items() if key != "ablation"}, "x")
+    assert ablate(base, splits.train, splits.val, none, TRAINING, CPU) == (header, [])
     at = {name: i for i, name in enumerate(header)}
     for row in rows:
         assert row[at["clean_lo"]] <= row[at["clean"]] <= row[at["clean_hi"]] and row[at["pgd"]] <= row[at["clean"]]

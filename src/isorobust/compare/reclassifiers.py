@@ -103,7 +103,10 @@ def batch_table(found: dict[str, dict[str, Any]]) -> str:
 
 
 def ablation_table(found: dict[str, dict[str, Any]]) -> str:
-    """Rows: settings; clean and PGD accuracy on val of every reclassifier, in percent."""
+    """Rows: settings; clean and PGD accuracy on val of every reclassifier that was ablated, in percent. Empty if none was."""
+    found = {name: parts for name, parts in found.items() if parts["ablation"]}
+    if not found:
+        return ""
     rows = []
     for i, first in enumerate(next(iter(found.values()))["ablation"]):
         cells = []

@@ -167,6 +167,7 @@ def _hierarchy(tree: dict[str, Any]) -> list[str]:
 def _reclassifiers(found: dict[str, Any]) -> list[str]:
     if not found:
         return []
+    ablation = reclassifiers.ablation_table(found)
     return [
         "## l2-reclassifier",
         reclassifiers.table(found),
@@ -175,8 +176,7 @@ def _reclassifiers(found: dict[str, Any]) -> list[str]:
         "Accuracy by what a batch is made of:",
         reclassifiers.batch_table(found),
         _figure("The l2-reclassifier: surrogates, batches and sensitivity of its heads", RECLASSIFIER_FIGURE),
-        "Ablation, on val:",
-        reclassifiers.ablation_table(found),
+        *(["Ablation, on val:", ablation] if ablation else []),
     ]
 
 

@@ -10,7 +10,7 @@ import torch
 from isorobust.common.runtime import generator
 from isorobust.common.splits import Split
 from isorobust.common.statistics import rate
-from isorobust.fine_tuning.settings import ReclassifierSettings
+from isorobust.fine_tuning.settings import Ablation, ReclassifierSettings
 from isorobust.fine_tuning.train import Numbers, fine_tune
 from isorobust.networks.checkpoint import Checkpoint
 from isorobust.objectives.losses import Batch, pgd_images
@@ -19,6 +19,8 @@ from isorobust.reclassifier.checkpoint import PLUG_IN, plug_in
 from isorobust.reclassifier.network import HybridPrototypeReclassifier, Mode
 from isorobust.training.fit import Images
 from isorobust.training.settings import TrainingSettings
+
+HEADER = ["changed", "to", "clean", "clean_lo", "clean_hi", "pgd", "pgd_lo", "pgd_hi", "n"]
 
 
 class _Setting(NamedTuple):
@@ -30,8 +32,7 @@ class _Setting(NamedTuple):
     mode: Mode = "ste"
 
 
-def _settings(own: Numbers, options: ReclassifierSettings) -> list[_Setting]:
-    grid = options.ablation
+def _settings(own: Numbers, grid: Ablation) -> list[_Setting]:
     rows = [_Setting("nothing", "", own), _Setting("assignment", "soft, only where it is judged", own, "soft")]
     rows.append(_Setting("assignment", "soft, in fine-tuning too", own.model_copy(update={"soft": 1.0}), "soft"))
     rows.append(_Setting("prototypes", "dataset-level alone, only where it is judged", own, "ema"))  # in both: mix 1
@@ -54,11 +55,14 @@ def ablate(
     """(header, rows): clean and PGD accuracy on val of every setting, each fine-tuned by itself from the base.
 
     PGD follows the FC head, and the l2 head with its gradient through the batch; right counts who is
-    right under both. It chooses nothing: the numbers of the block stay.
+    right under both. It chooses nothing: the numbers of the block stay. No rows where the block has no ablation.
     """
-    settings, seeds = _settings(Numbers.of(options), options), base.seeds[: options.ablation.seeds]
+    grid = options.ablation
+    if grid is None:
+        return HEADER, []
+    settings, seeds = _settings(Numbers.of(options), grid), base.seeds[: grid.seeds]
     tuned = fine_tune(base, seeds, [setting.numbers for setting in settings], train, val, options, training, device)
-    split, size = val.first(min(options.ablation.images, len(val.labels))), training.batch_size
+    split, size = val.first(min(grid.images, len(val.labels))), training.batch_size
     rows = []
     for i, setting in enumerate(settings):
         state = {name: t[i * len(seeds) : (i + 1) * len(seeds)] for name, t in tuned.state.items()}
@@ -72,17 +76,16 @@ def ablate(
                 },
                 {f"{PLUG_IN}/{name}": t[j : j + 1] for name, t in state.items()},
             )
-            right = _judge(plug_in(one, seed, device), setting.mode, split, size, options, seed)
+            right = _judge(plug_in(one, seed, device), setting.mode, split, size, grid, seed)
             clean.append(right[0])
             robust.append(right[1])
         estimates = [rate(np.stack(flags)) for flags in (clean, robust)]
         rows.append([setting.changed, setting.to, *(float(x) for e in estimates for x in (e.value, e.lo, e.hi)), estimates[0].n])
-    return ["changed", "to", "clean", "clean_lo", "clean_hi", "pgd", "pgd_lo", "pgd_hi", "n"], rows
+    return HEADER, rows
 
 
-def _judge(model: HybridPrototypeReclassifier, mode: Mode, split: Split, size: int, options, seed: int):
+def _judge(model: HybridPrototypeReclassifier, mode: Mode, split: Split, size: int, grid: Ablation, seed: int):
     """(right on the clean image, right under PGD too), bool `[n]` each, in batches of `size`."""
-    grid = options.ablation
     attack = Adversarial(objective="adversarial", norm="linf", eps=grid.eps, steps=grid.steps)
     data = Images(split, model.prototypes.device, torch.float32)
     clean, robust = [], []

@@ -33,4 +33,4 @@ class ReclassifierSettings(Settings):
     momentum: Share = 0.9  # of their moving average
     temperature: Positive = 0.1  # times squared distances; where learning starts, or fixed
     learn_temperature: bool = True
-    ablation: Ablation
+    ablation: Ablation | None = None
