@@ -215,7 +215,11 @@ def test_nothing_is_added_where_nothing_ran(tmp_path):
     (tmp_path / "params.yaml").unlink()
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("name: mnist-5k", "name: mnist", 1))
     done = in_folder(tmp_path, "extend")
-    assert done.returncode == 1 and "results/mnist: no arm was attacked here" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "results/mnist: no arm was attacked or measured here" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -350,6 +354,28 @@ def test_the_record_says_by_whom_each_arm_was_compared(tmp_path, monkeypatch):
         "noise older than:",
         "  .: a.py, b.py",
     ]
+
+
+def test_the_record_says_where_geometry_alone_is_newer(tmp_path, monkeypatch):
+    """`baseline` was measured again here, `noise` by an earlier commit, and `trades` by none."""
+    monkeypatch.setattr(extend, "changed", lambda record: [])
+    (tmp_path / "geometry").mkdir()
+    (tmp_path / "geometry/baseline.json").write_text("{}")
+    (tmp_path / "geometry/trades.json").write_text('{"skipped": true}')
+    studies = dict.fromkeys(["hierarchy", "connectivity", "percolation", "detection"], {})
+    tree = {"arms": dict.fromkeys(["baseline", "trades", "noise"]), "reclassifiers": {}, **studies}
+    oldest = {"commit": "0" * 40, "runtime": {"device": "old"}, "kept": ["baseline", "trades", "noise"], "changed": []}
+    before = {**record(), "carried": [oldest], "geometry": ["baseline", "noise"]}
+    told = extend.extended(before, {**record(), "commit": "2" * 40}, tree, tmp_path)
+    middle = {"commit": "1" * 40, "runtime": {"device": "cpu"}, "kept": ["geometry@noise"], "changed": []}
+    assert (told["geometry"], told["carried"]) == (["baseline"], [middle, oldest])
+    again = extend.extended(told, {**record(), "commit": "3" * 40}, tree, tmp_path / "none")
+    newest = {"commit": "2" * 40, "runtime": {"device": "cpu"}, "kept": ["geometry@baseline"], "changed": []}
+    assert "geometry" not in again and again["carried"] == [newest, middle, oldest]
+    (tmp_path / "attack").mkdir()
+    (tmp_path / "attack/noise.json").write_text("{}")
+    attacked = extend.extended(told, {**record(), "commit": "3" * 40}, tree, tmp_path)
+    assert attacked["carried"] == [{**oldest, "kept": ["baseline", "trades"]}] and attacked["geometry"] == ["baseline"]
 
 
 def test_the_active_environment_holds_the_pins():

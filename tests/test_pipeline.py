@@ -242,6 +242,7 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     as_it_was = (copied.root / "params.yaml").read_text()
     whole = {path.name: path.read_bytes() for path in metrics.iterdir() if path.is_file()}
     verdicts = {path.name: path.read_bytes() for path in (metrics / "attack").iterdir()}
+    geometry = (metrics / "geometry/baseline.json").read_bytes()
     copied.edit_params(lambda tree: tree["recipes"]["tiny"]["arms"].update({"isometric-tuned": "skip"}))
     copied.run("dvc", "repro", "compare")
     copied.run("python", "-m", "isorobust.commands.provenance", "write")
@@ -250,7 +251,7 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     assert not (metrics / "attack/isometric-tuned.npz").exists()
 
     shutil.rmtree(copied.root / "results/tiny")
-    assert "no arm was attacked here" in extend(check=False).stderr
+    assert "no arm was attacked or measured here" in extend(check=False).stderr
     (copied.root / "params.yaml").write_text(as_it_was)
     copied.run("dvc", "repro", "attack@isometric-tuned", "geometry@isometric-tuned")
     assert not (copied.root / "results/tiny/attack/baseline.npz").exists()
@@ -271,6 +272,21 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     for name, content in whole.items():
         assert (metrics / name).read_bytes() == content, name
 
+    shutil.rmtree(copied.root / "results/tiny")
+    copied.run("dvc", "repro", "geometry@baseline")
+    (metrics / "geometry/baseline.json").write_text("{}")
+    assert "metrics/tiny: adding geometry@baseline\n" in extend().stdout
+    for name, content in whole.items():
+        assert (metrics / name).read_bytes() == content, name
+    assert (metrics / "geometry/baseline.json").read_bytes() == geometry
+    assert json.loads((metrics / "provenance.json").read_text())["geometry"] == ["baseline"]
+    trained = copied.root / "results/tiny/train/baseline.json"
+    trained.write_text(json.dumps(json.loads(trained.read_text()) | {"epochs": 99}))
+    refused = extend(check=False)
+    assert refused.returncode == 1 and "other numbers than the published ones, so geometry here is of other" in refused.stderr
+    shutil.rmtree(copied.root / "results/tiny")
+    copied.run("dvc", "repro", "attack@reclassifier")
+
     copied.edit_params(lambda tree: tree["recipes"]["tiny"]["training"].update(epochs=9))
     assert "params.yaml: training of tiny differ from what its published results were made with" in extend(check=False).stderr
     (copied.root / "params.yaml").write_text(as_it_was)
@@ -280,7 +296,9 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     copied.commit("other code")
     assert "src/isorobust/training/fit.py is not what the published results were made with" in extend().stdout
     carried = json.loads((metrics / "provenance.json").read_text())["carried"]
-    assert {name for group in carried for name in group["kept"]} == {*kept, "isometric-tuned"} - {"reclassifier"}
+    assert {name for group in carried for name in group["kept"]} == {*kept, "isometric-tuned", "geometry@baseline"} - {
+        "reclassifier"
+    }
     assert all(group["changed"] == ["src/isorobust/training/fit.py"] for group in carried)
 
     report = copied.root / "src/isorobust/compare/report.py"

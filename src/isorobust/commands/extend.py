@@ -2,7 +2,8 @@
 
 With `--again` nothing is added: tables and figures are made anew, after a change of how results are compared or drawn.
 For data sets whose runs take hours: train and attack new arms alone, and compare them, by verdicts per image, with the
-published ones. Arms and studies that did not run here stay as they are published, and provenance.json says which.
+published ones; or train published ones again and measure their geometry alone. Arms and studies that did not run here stay
+as they are published, and provenance.json says which.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from isorobust.commands import cli, provenance
 from isorobust.common import artifacts
 from isorobust.common.params import SKIP, Params, Several, check
-from isorobust.compare.results import measured, ran
+from isorobust.compare.results import measured, ran, remeasured
 from isorobust.errors import UserError
 from isorobust.schema import validate
 
@@ -27,6 +28,7 @@ STUDIES = {  # of compare.json -> what a stage writes under results/, and the re
     "percolation": ("percolation.json", ("percolation", "connectivity")),
     "detection": ("detect", ("detection",)),
 }
+GEOMETRY = "geometry@"  # before an arm's name: that stage's results alone
 PLUG_IN = ("reclassifier", "reclassifier-attack")
 
 
@@ -70,13 +72,18 @@ def changed(record: dict[str, Any]) -> list[str]:
 def extended(record: dict[str, Any], now: dict[str, Any], tree: dict[str, Any], results: Path) -> dict[str, Any]:
     """The record of published results and what ran here; `carried`: the rest, by the commits that compared it.
 
-    Its recipe is the old one with the blocks of what ran here.
+    Its recipe is the old one with the blocks of what ran here. `geometry`: arms carried of which geometry is new; in later
+    records, as `geometry@ARM`, carried by itself.
     """
     here = [arm for arm in tree["arms"] if ran(results, arm)]
     studies = [study for study, (place, _) in STUDIES.items() if measured(results / place)]
-    kept = [arm for arm in tree["arms"] if arm not in here] + [s for s in STUDIES if tree[s] and s not in studies]
+    geometry = [arm for arm in tree["arms"] if remeasured(results, arm)]
     older = record.get("carried", [])
     known = {name for group in older for name in group["kept"]}
+    apart = {name for name in known if name.startswith(GEOMETRY)} | {f"{GEOMETRY}{arm}" for arm in record.get("geometry", [])}
+    kept = [arm for arm in tree["arms"] if arm not in here]
+    kept += [f"{GEOMETRY}{arm}" for arm in kept if f"{GEOMETRY}{arm}" in apart and arm not in geometry]
+    kept += [s for s in STUDIES if tree[s] and s not in studies]
     groups = [{"commit": record["commit"], "runtime": record["runtime"], "kept": [k for k in kept if k not in known]}]
     groups += [{**group, "kept": [name for name in group["kept"] if name in kept]} for group in older]
     new = changed(record)
@@ -90,7 +97,7 @@ def extended(record: dict[str, Any], now: dict[str, Any], tree: dict[str, Any], 
         recipe["reclassifier"] = {**recipe["reclassifier"], "arms": " ".join(tree["reclassifiers"])}
     for study in studies:
         recipe |= {block: now["recipe"][block] for block in STUDIES[study][1]}
-    return {**now, "recipe": recipe, "carried": carried}
+    return {**now, "recipe": recipe, "carried": carried} | ({"geometry": geometry} if geometry else {})
 
 
 def extend(again: bool = False) -> int:
@@ -101,12 +108,14 @@ def extend(again: bool = False) -> int:
     if not (metrics / provenance.FILE).exists():
         raise UserError(f"{metrics / provenance.FILE}: no such file; only published results with a record can be added to")
     made = [path.stem for path in sorted((results / "attack").glob("*.json")) if not artifacts.read_json(path).get("skipped")]
+    published = [arm for arm in params.get("arms") if measured(metrics / "attack" / f"{arm}.json")]
+    made += [f"{GEOMETRY}{arm}" for arm in published if remeasured(results, arm)]
     made += [study for study, (place, _) in STUDIES.items() if measured(results / place)]
     if again:
         results, made = results / "none", []  # where nothing ran
     elif not made:
         raise UserError(
-            f"{results}: no arm was attacked here, and no study run; run its stages first, as "
+            f"{results}: no arm was attacked or measured here, and no study run; run its stages first, as "
             "`dvc repro attack@NAME geometry@NAME`"
         )
     record, now = artifacts.read_json(metrics / provenance.FILE), provenance.here(params, data)

@@ -74,8 +74,9 @@ def _origin(tree: dict[str, Any], record: dict[str, Any], link: str) -> str:
     runtime, carried = record["runtime"], record.get("carried", [])
     on = f"on {runtime['device']}, {runtime['threads']} threads, torch {runtime['torch']}, torchattacks {runtime['torchattacks']}"
     measured = {*tree["arms"], *(study for study in STUDIES if tree.get(study))}
-    new = measured - {part for group in carried for part in group["kept"]}
-    told = f"{'Compared' if new else 'Drawn anew'} by commit `{record['commit'][:12]}` {on} ([provenance]({link}))."
+    new = (measured - {part for group in carried for part in group["kept"]}) | {*record.get("geometry", [])}
+    told = f"{'Compared' if new else 'Drawn anew'} by commit `{record['commit'][:12]}` {on} ([provenance]({link}))"
+    told += f", of these geometry alone: {', '.join(record['geometry'])}." if record.get("geometry") else "."
     for group in carried:
         code = f"before changes in {_few(group['changed'])}" if group["changed"] else "with the same code"
         told += f" Compared by commit `{group['commit'][:12]}`, {code}: {', '.join(group['kept'])}."

@@ -18,7 +18,17 @@ from isorobust.compare.report import (
     ROBUST_FIGURE,
     report,
 )
-from isorobust.compare.results import CURVES, ArmResults, measured, ran, read, read_reclassifiers, read_sweeps, verdict_bytes
+from isorobust.compare.results import (
+    CURVES,
+    ArmResults,
+    measured,
+    ran,
+    read,
+    read_reclassifiers,
+    read_sweeps,
+    remeasured,
+    verdict_bytes,
+)
 from isorobust.compare.settings import CompareSettings
 from isorobust.connectivity.settings import MEASURED, ConnectivitySettings
 from isorobust.drawing import png
@@ -70,7 +80,7 @@ def publish(
     arms = list(arms)
     for part in ("train", "attack", "geometry"):
         for arm in arms if part == "geometry" else [*arms, *plug_ins]:
-            if not before or ran(results_dir, arm):
+            if not before or ran(results_dir, arm) or (part == "geometry" and remeasured(results_dir, arm)):
                 files[metrics_dir / part / f"{arm}.json"] = (results_dir / part / f"{arm}.json").read_bytes()
     for one in (*results, *plugged):
         if ran(results_dir, one.arm):

@@ -42,12 +42,14 @@ class ArmResults(NamedTuple):
 def read(results: Path, arms: list[str], published: Path | None = None) -> list[ArmResults]:
     """The arms that the recipe uses, in the order given; from `published`, a folder under metrics/, those that did not run here.
 
-    An arm in neither place is left out: the recipe has it since later. Errors: UserError for a missing or damaged file.
+    Of those geometry is what was measured here, if it was. An arm in neither place is left out: the recipe has it since
+    later. Errors: UserError for a missing or damaged file, and for geometry of other networks than the published ones.
     """
     used = []
     for arm in arms:
         if published and not ran(results, arm):
-            used += _published(published, arm, ("train", "attack", "geometry"))
+            known = _published(published, arm, ("train", "attack", "geometry"))
+            used += [_measured_anew(results, one) for one in known] if remeasured(results, arm) else known
             continue
         trained = artifacts.read_json(results / "train" / f"{arm}.json")
         attacked = artifacts.read_json(results / "attack" / f"{arm}.json")
@@ -67,6 +69,11 @@ def read(results: Path, arms: list[str], published: Path | None = None) -> list[
 def ran(results: Path, arm: str) -> bool:
     """Whether an arm or a plug-in was attacked here, though it may have been skipped."""
     return (results / "attack" / f"{arm}.json").exists()
+
+
+def remeasured(results: Path, arm: str) -> bool:
+    """Whether geometry is all that was measured of an arm here."""
+    return not ran(results, arm) and measured(results / "geometry" / f"{arm}.json")
 
 
 def measured(place: Path) -> bool:
@@ -91,6 +98,17 @@ def _published(folder: Path, arm: str, parts: tuple[str, ...]) -> list[ArmResult
             row[column] = own.get(arm, "")
     curves = [row for row in curves if all(row.values())]
     return [ArmResults(arm, numbers["train"], numbers["attack"], curves, arrays, numbers.get("geometry", {}))]
+
+
+def _measured_anew(results: Path, known: ArmResults) -> ArmResults:
+    """A published arm with the geometry of the same networks, trained here: their training came to the same numbers."""
+    trained = results / "train" / f"{known.arm}.json"
+    if artifacts.read_json(trained) != known.trained:
+        raise UserError(
+            f"{trained}: found other numbers than the published ones, so geometry here is of other networks; "
+            f"allowed: the same ones, or `dvc repro attack@{known.arm}` beside geometry"
+        )
+    return known._replace(measured=artifacts.read_json(results / "geometry" / f"{known.arm}.json"))
 
 
 def verdict_bytes(arrays: dict[str, np.ndarray]) -> bytes:
