@@ -378,6 +378,26 @@ def test_the_record_says_where_geometry_alone_is_newer(tmp_path, monkeypatch):
     assert attacked["carried"] == [{**oldest, "kept": ["baseline", "trades"]}] and attacked["geometry"] == ["baseline"]
 
 
+@pytest.mark.parametrize(
+    ("kept", "geometry", "told"),
+    [
+        (["noise"], [], "Compared by commit `111111111111` on cpu, 1 threads, torch 2, torchattacks 3 ([provenance](p))."),
+        (["noise", "baseline"], [], "Drawn anew by commit `111111111111` on"),
+        (
+            ["noise", "baseline"],
+            ["noise"],
+            ", of these geometry alone: noise. Compared by commit `000000000000`",
+        ),
+    ],
+    ids=["an arm", "nothing", "geometry alone"],
+)
+def test_pages_tell_which_commit_compared_what(kept, geometry, told):
+    runtime = {"device": "cpu", "threads": 1, "torch": "2", "torchattacks": "3"}
+    carried = [{"commit": "0" * 40, "kept": kept, "changed": []}]
+    record = {"commit": "1" * 40, "runtime": runtime, "carried": carried, "geometry": geometry}
+    assert told in tables._origin({"arms": {"baseline": {}, "noise": {}}}, record, "p")
+
+
 def test_the_active_environment_holds_the_pins():
     done = subprocess.run([sys.executable, "scripts/missing.py"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
