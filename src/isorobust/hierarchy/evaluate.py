@@ -25,7 +25,7 @@ from isorobust.progress import progress
 from isorobust.ranking import share_by_image
 
 BATCH = 1000
-Guesses = dict[str, np.ndarray]  # "clean" -> classes `[S, N]`, eps key -> classes `[S, n]`
+Guesses = dict[str, np.ndarray]  # of a network: "clean" -> classes `[S, N]`, eps key -> classes `[S, n]`
 
 
 class GroupLogits(nn.Module):
@@ -112,9 +112,15 @@ def _by_level(
 def _hierarchy(
     checkpoint: Checkpoint, name: str, tree: np.ndarray, bench: Bench, plain: dict[bytes, Guesses], device, bar
 ) -> dict[str, Any]:
-    radii, labels = {eps_key(eps): eps for eps in bench.options.eps}, bench.labels
-    clean: list[list[np.ndarray]] = []  # [S, L, N]
-    under: dict[str, list[list[np.ndarray]]] = {key: [] for key in radii}  # [S, attacked level, L, n]
+    own, flat = _own_guesses(checkpoint, name, tree, bench, device, bar), [plain[row.tobytes()] for row in tree]
+    levels = {f"level-{number + 1}": _level(own, flat, number, row, bench.labels) for number, row in enumerate(tree)}
+    return {"levels": levels, "mistakes": _mistakes(own, flat, tree, bench)}
+
+
+def _own_guesses(checkpoint: Checkpoint, name: str, tree: np.ndarray, bench: Bench, device, bar) -> Guesses:
+    """What a hierarchy's levels answer: `clean` `[S, L, N]`, and by radius `[S, attacked level, L, n]`."""
+    clean: list[list[np.ndarray]] = []
+    under: dict[str, list[list[np.ndarray]]] = {eps_key(eps): [] for eps in bench.options.eps}
     for seed in checkpoint.seeds:
         network = load(checkpoint, name, seed, device)
         models = [LevelNetwork(network, level) for level in range(len(tree))]
@@ -122,35 +128,39 @@ def _hierarchy(
         for guesses in under.values():
             guesses.append([])
         for number, (model, row) in enumerate(zip(models, tree)):
-            for key, eps in radii.items():
-                under[key][-1].append(bench.attacked(model, models, row[labels], eps, name, seed, number))
+            for eps in bench.options.eps:
+                under[eps_key(eps)][-1].append(bench.attacked(model, models, row[bench.labels], eps, name, seed, number))
             bar.update()
-    guesses = {"clean": np.array(clean), **{key: np.array(each) for key, each in under.items()}}
-    levels: dict[str, Any] = {}
-    for number, row in enumerate(tree):
-        own = {key: each[:, number] if key == "clean" else each[:, number, number] for key, each in guesses.items()}
-        every = {key: guesses[key][:, :, number].swapaxes(0, 1) for key in radii}  # [attacked level, S, n]
-        flat = [{key: row[guess] for key, guess in plain[other.tobytes()].items()} for other in tree]
-        levels[f"level-{number + 1}"] = {
-            "groups": int(row.max()) + 1,
-            "hierarchical": _rates(own, own, every, row[labels]),
-            "flat": _rates(flat[-1], flat[number], {key: np.stack([by[key] for by in flat]) for key in radii}, row[labels]),
-        }
-    # `own`, `every` and `flat` are those of the last level: single classes.
-    clean_classes, flat_clean = own["clean"][None], flat[-1]["clean"][None]
-    under_all = {
-        key: compare_mistakes(
-            tree,
-            labels,
-            np.concatenate([clean_classes[..., : bench.count], every[key]]),
-            np.concatenate([flat_clean[..., : bench.count], np.stack([by[key] for by in flat])]),
-        )
-        for key in radii
-    }
-    clean_mistakes = compare_mistakes(tree, labels, clean_classes, flat_clean)
+    return {"clean": np.array(clean), **{key: np.array(each) for key, each in under.items()}}
+
+
+def _level(own: Guesses, flat: list[Guesses], number: int, row: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """The numbers of a level, whose groups are `row`. `flat`: the flat network's classes under the attack on each level."""
+    radii = [key for key in own if key != "clean"]
+    here = {key: each[:, number] if key == "clean" else each[:, number, number] for key, each in own.items()}
+    every = {key: own[key][:, :, number].swapaxes(0, 1) for key in radii}  # [attacked level, S, n]
+    mapped = [{key: row[guess] for key, guess in guesses.items()} for guesses in flat]
+    flat_every = {key: np.stack([guesses[key] for guesses in mapped]) for key in radii}
     return {
-        "levels": levels,
-        "mistakes": {"uniform": uniform_mistake(tree, labels), "clean": clean_mistakes, "pgd-on-any-level": under_all},
+        "groups": int(row.max()) + 1,
+        "hierarchical": _rates(here, here, every, row[labels]),
+        "flat": _rates(mapped[-1], mapped[number], flat_every, row[labels]),
+    }
+
+
+def _mistakes(own: Guesses, flat: list[Guesses], tree: np.ndarray, bench: Bench) -> dict[str, Any]:
+    """How far mistakes of single classes, the last level, are from the truth: clean, and under the attacks on all levels."""
+    labels = bench.labels
+    clean = own["clean"][None, :, -1], flat[-1]["clean"][None]  # [1, S, N]
+    under = {}
+    for key in (key for key in own if key != "clean"):
+        attacked = own[key][:, :, -1].swapaxes(0, 1), np.stack([guesses[key] for guesses in flat])  # [attacked level, S, n]
+        answers = [np.concatenate([first[..., : bench.count], rest]) for first, rest in zip(clean, attacked)]
+        under[key] = compare_mistakes(tree, labels, *answers)
+    return {
+        "uniform": uniform_mistake(tree, labels),
+        "clean": compare_mistakes(tree, labels, *clean),
+        "pgd-on-any-level": under,
     }
 
 
