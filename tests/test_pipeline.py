@@ -296,9 +296,8 @@ def test_an_arm_added_to_published_results_is_compared_as_if_all_had_run_here(co
     copied.commit("other code")
     assert "src/isorobust/training/fit.py is not what the published results were made with" in extend().stdout
     carried = json.loads((metrics / "provenance.json").read_text())["carried"]
-    assert {name for group in carried for name in group["kept"]} == {*kept, "isometric-tuned", "geometry@baseline"} - {
-        "reclassifier"
-    }
+    parts = {*kept, "isometric-tuned", "geometry@baseline"} - {"reclassifier"}
+    assert {name for group in carried for name in group["kept"]} == parts
     assert all(group["changed"] == ["src/isorobust/training/fit.py"] for group in carried)
 
     report = copied.root / "src/isorobust/compare/report.py"
