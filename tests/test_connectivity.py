@@ -17,7 +17,16 @@ from isorobust.compare import connectivity as compared
 from isorobust.compare import percolation as compared_sizes
 from isorobust.connectivity.inputs import Pairs, chosen_tuples, cross_entropy, match_loss, synthesise
 from isorobust.connectivity.measure import _apart, _components, _drawn, _matched_pairs, _pairs, _shares, measure
-from isorobust.connectivity.paths import barrier, bypass, curve_features, linear_path, lower, path_losses, total_variation
+from isorobust.connectivity.paths import (
+    at_once,
+    barrier,
+    bypass,
+    curve_features,
+    linear_path,
+    lower,
+    path_losses,
+    total_variation,
+)
 from isorobust.connectivity.settings import ConnectivitySettings, Matched, Synthesis
 from isorobust.errors import UserError
 from isorobust.networks.zoo import build
@@ -79,8 +88,23 @@ def test_a_bump_in_the_way_has_its_height_and_place():
 def test_losses_do_not_depend_on_how_they_are_batched():
     a, c = pairs(7, 3)
     each = [path_losses(bump(0.3), a[i : i + 1], c[i : i + 1], torch.tensor([0]), 20) for i in range(7)]
-    for size in (20, 50, 10_000):
+    for size in (20, 50, 10_000, None):
         assert torch.allclose(path_losses(bump(0.3), a, c, torch.arange(7), 20, batch=size), torch.cat(each))
+
+
+@pytest.mark.parametrize(
+    "shape, points, batch, count",
+    [
+        pytest.param((9, 1, 28, 28), 50, None, 20, id="digits"),
+        pytest.param((9, 3, 32, 32), 50, None, 5, id="colour"),
+        pytest.param((9, 3, 224, 224), 50, None, 1, id="a path above the limit"),
+        pytest.param((0, 2), 50, None, 8000, id="no inputs"),
+        pytest.param((9, 1, 28, 28), 50, 120, 2, id="asked for"),
+        pytest.param((9, 1, 28, 28), 50, 20, 1, id="less than a path"),
+    ],
+)
+def test_how_many_paths_are_evaluated_together(shape, points, batch, count):
+    assert at_once(torch.empty(shape), points, batch) == count
 
 
 def test_the_pair_tells_the_loss_whose_path_it_is():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from isorobust.connectivity.inputs import cross_entropy
+from isorobust.connectivity.paths import at_once
 from isorobust.detection.detector import BarrierDetector, features
 
 Score = Callable[[Tensor, Tensor], Tensor]  # inputs [N, ...] and their classes [N] to scores [N], with gradients
@@ -45,7 +46,7 @@ def adaptive(
     eps: float,
     steps: int,
     classes: int = 2,
-    batch: int = 10_000,
+    batch: int | None = None,
 ) -> Tensor:
     """Images `[N, C, H, W]` in [0, 1] within L-infinity `eps` that fool the model with as low a score as was found.
 
@@ -53,9 +54,9 @@ def adaptive(
     likeliest wrong classes, one after the other. A step goes down the loss of that class while the
     model is not fooled and down the score once it is (Bryniarski et al., arXiv 2106.15023, call this selective
     descent), by 2.5 eps / steps in the sign's direction, a quarter of that in the second half. Where `start`
-    fools the model, no image scores above it.
+    fools the model, no image scores above it. About `batch` points of paths are evaluated at a time (None: 3 MB).
     """
-    per_batch = max(1, batch // (detector.references.shape[1] * detector.points))
+    per_batch = at_once(images, detector.references.shape[1] * detector.points, batch)
     parts = zip(images.split(per_batch), labels.split(per_batch), start.split(per_batch))
     return torch.cat([_to_several(detector, score, *part, eps, steps, classes) for part in parts])
 

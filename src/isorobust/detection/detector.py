@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from isorobust.connectivity.inputs import cross_entropy
-from isorobust.connectivity.paths import curve_features, linear_path
+from isorobust.connectivity.paths import at_once, curve_features, linear_path
 from isorobust.detection.scores import FPR, SCORES
 
 FEATURES = ("height", "gap", "position", "maxima", "area", "endpoint-loss")
@@ -78,17 +78,16 @@ class BarrierDetector:
         return cross_entropy(self.model, inputs, wanted).view(count, m, self.points)
 
     @torch.no_grad()
-    def see(self, x: Tensor, batch: int = 10_000) -> Seen:
-        """Everything the scores need of inputs `[N, C, H, W]`, about `batch` points of paths at a time.
+    def see(self, x: Tensor, batch: int | None = None) -> Seen:
+        """Everything the scores need of inputs `[N, C, H, W]`, about `batch` points of paths at a time (None: 3 MB of them).
 
         Errors: ValueError for references of another shape or number of classes than the inputs.
         """
         if self.references.ndim != x.ndim + 1 or self.references.shape[2:] != x.shape[1:]:
             wanted = f"[K, m, *{list(x.shape[1:])}] for inputs [N, ...] of shape {list(x.shape)}"
             raise ValueError(f"references must be {wanted}, found {list(self.references.shape)}")
-        per_batch = max(1, batch // (self.references.shape[1] * self.points))
         parts = []
-        for some in x.split(per_batch):
+        for some in x.split(at_once(x, self.references.shape[1] * self.points, batch)):
             logits = self.model(some)
             if logits.shape[1] != len(self.references):
                 raise ValueError(f"found references of {len(self.references)} classes and {logits.shape[1]} logits")
