@@ -22,6 +22,7 @@ from isorobust.connectivity.paths import (
     barrier,
     bypass,
     curve_features,
+    in_parts,
     linear_path,
     lower,
     path_losses,
@@ -105,6 +106,20 @@ def test_losses_do_not_depend_on_how_they_are_batched():
 )
 def test_how_many_paths_are_evaluated_together(shape, points, batch, count):
     assert at_once(torch.empty(shape), points, batch) == count
+
+
+@pytest.mark.parametrize("rows", [0, 1, 6, 7])
+def test_rows_in_parts_are_those_of_all_at_once(rows):
+    x, y = torch.randn(rows, 4), torch.randn(rows)
+    sizes = []
+
+    def outer(x, y):
+        sizes.append(len(x))
+        return x.double() * y[:, None]
+
+    found = in_parts(outer, (x, y), 3)
+    assert found.dtype == torch.float64 and torch.equal(found, x.double() * y[:, None])
+    assert sizes == {0: [0], 1: [1], 6: [3, 3], 7: [3, 3, 1]}[rows]
 
 
 def test_the_pair_tells_the_loss_whose_path_it_is():

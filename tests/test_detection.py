@@ -256,6 +256,8 @@ def test_fitted_scores_separate_what_curves_separate_and_no_more(rng):
     weights, offset = detector.linear("cpu")
     sample = planted(rng, 7, 1)
     assert np.allclose(sample.features @ weights.numpy() + offset, detector.scores(sample)["fitted"])
+    detector.fit(planted(rng, 100, 2), planted(rng, 300, 0))
+    assert not detector.thresholds  # they were of the fit before
 
 
 @pytest.mark.parametrize(("references", "points"), [((2, 0, 1, 2, 2), 20), ((2, 3), 20), ((2, 3, 1, 2, 2), 1)])

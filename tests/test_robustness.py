@@ -81,6 +81,31 @@ def test_the_model_is_left_as_it_was(points):
     assert model.training and all(w.requires_grad and w.grad is None for w in model.parameters())
 
 
+def test_a_network_whose_answers_hang_on_the_batch_is_told_and_frozen_it_is_attacked(points):
+    images, labels = points
+    model = isorobust.HybridPrototypeReclassifier(Featured(), num_classes=2)
+    model.observe(images, labels)
+    with pytest.raises(UserError, match="differ with the rest of its batch.* mode `ema`"):
+        isorobust.worst_case(model, images, labels, eps=0.01, **FEW)
+    isorobust.worst_case(model, images[:3], labels[:3], eps=0.01, batch=1, **FEW)  # judged as it was looked at
+    model.mode = "ema"
+    assert 0 < isorobust.worst_case(model, images, labels, eps=0.01, **FEW).sum()
+
+
+class Featured(nn.Module):
+    """Pixels as features, with a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = linear()[1]
+
+    def features(self, x):
+        return x.flatten(1)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
 def test_the_example_of_the_docs_runs(points):
     text = (ROOT / "docs/extending.md").read_text().split("<!-- example: worst case -->\n```python\n")[1].split("```")[0]
     told = {}

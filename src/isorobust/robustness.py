@@ -14,6 +14,8 @@ from isorobust.common.params import check
 from isorobust.errors import UserError, choose, found
 from isorobust.networks.zoo import predict
 
+LOOKED_AT_ALONE = 32  # images
+
 
 def worst_case(
     model: nn.Module,
@@ -37,7 +39,8 @@ def worst_case(
     rest of the batch; attacked in eval mode and left as it was. `labels`: int64 `[N]`. `norm`: `linf` or `l2`, in which
     `eps` is the radius, taken to four significant digits. `batch` images are attacked at once; verdicts may depend on
     it, and on `seed`. Errors: UserError for another norm, a radius, number or label out of range, images that are not such, and
-    logits that are not finite.
+    logits that are not finite, or that differ when an image is alone: such a network is attacked in whole batches, as the stage
+    of the l2-reclassifier does, or in the plug-in's mode `ema`.
     """
     choose(TORCHATTACKS_NORMS, norm, "norm")
     if not isinstance(eps, Real):
@@ -53,6 +56,7 @@ def worst_case(
     classes = parts[0].shape[1]
     if not all(some.isfinite().all() for some in parts):  # NaN has an argmax that no attack changes
         raise UserError("model: found logits that are not finite on the clean images; allowed: numbers")
+    _check_single(model, images[:LOOKED_AT_ALONE], torch.cat(parts)[:LOOKED_AT_ALONE])
     if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.min() < 0 or labels.max() >= classes:
         raise found("labels", f"{labels.dtype} {list(labels.shape)}", f"whole numbers [{len(images)}], from 0 to {classes - 1}")
     ((_, radius),) = options.eps.points()
@@ -63,3 +67,14 @@ def worst_case(
         problem = Problem(model, x, y, norm, radius, seed, classes)
         right.append(compose([problem], attacks, standing).fallen[0] == 0)
     return torch.cat(right)
+
+
+def _check_single(model: nn.Module, images: Tensor, together: Tensor) -> None:
+    with untouched(model), torch.no_grad():
+        alone = torch.cat([model(image) for image in images.split(1)])
+    differ = (alone - together).abs().amax(1) > 1e-3 * together.abs().amax(1).clamp(min=1)
+    if differ.float().mean() > 0.1:  # one or two may differ by a rounding step of a quantised network
+        raise UserError(
+            "model: found logits of an image that differ with the rest of its batch, or by chance; "
+            "allowed: those of the image alone (of the l2-reclassifier: mode `ema`)"
+        )

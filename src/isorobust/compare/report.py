@@ -29,10 +29,10 @@ GEOMETRY_NOTE = (
 HIERARCHY_NOTE = (
     "Under attack: right under PGD on every level of the tree, each with the level's own loss, because an attack on a fine "
     "level alone is weak where gradients shrink on their way through the blocks. Tree distance of a mistake: levels up to the "
-    "lowest group that holds both classes; its rows under PGD follow the finest level alone. *Uniform wrong class*: that "
-    "distance for a wrong class drawn by lot. *Per image*: over all images, right ones at 0. The hierarchy is a network of its "
-    "own, with blocks of layers that carry the isometric term, and the flat one the baseline, so they differ in more than the "
-    "tree."
+    "lowest group that holds both classes; its rows under PGD take the farthest of the answers to the clean image and under the "
+    "attacks on all levels. *Uniform wrong class*: that distance for a wrong class drawn by lot. *Per image*: over all images, "
+    "right ones at 0. The hierarchy is a network of its own, with blocks of layers that carry the isometric term, and the flat "
+    "one the baseline, so they differ in more than the tree."
 )
 
 RECLASSIFIER_NOTE = (

@@ -75,14 +75,29 @@ def at_once(x: Tensor, points: int, batch: int | None = None) -> int:
     return max(1, batch // points)
 
 
+def in_parts(function: Callable[..., Tensor], columns: tuple[Tensor, ...], size: int) -> Tensor:
+    """`function` of `size` rows of the columns at a time, its rows in one tensor that is there from the first part on.
+
+    Results that were kept apart would lie between the large pieces of memory that each part frees, and hinder the C
+    library (glibc before 2.38) from using those again: by gigabytes on convolutions.
+    """
+    whole = None
+    for start in range(0, max(1, len(columns[0])), size):
+        part = function(*(column[start : start + size] for column in columns))
+        if whole is None:
+            whole = part.new_empty(len(columns[0]), *part.shape[1:])
+        whole[start : start + size] = part
+    return whole
+
+
 @torch.no_grad()
 def path_losses(loss: Loss, a: Tensor, c: Tensor, pair: Tensor, points: int = 250, batch: int | None = None) -> Tensor:
     """Losses `[P, T]` along the linear paths from a to c `[P, ...]`, `at_once`; `loss` is told `pair` `[P]`."""
-    parts = []
-    for some in torch.arange(len(a), device=a.device).split(at_once(a, points, batch)):
-        inputs = linear_path(a[some], c[some], points).flatten(0, 1)
-        parts.append(loss(inputs, pair[some].repeat_interleave(points)).view(len(some), points))
-    return torch.cat(parts)
+
+    def of_some(a: Tensor, c: Tensor, pair: Tensor) -> Tensor:
+        return loss(linear_path(a, c, points).flatten(0, 1), pair.repeat_interleave(points)).view(len(a), points)
+
+    return in_parts(of_some, (a, c, pair), at_once(a, points, batch))
 
 
 class Path(NamedTuple):

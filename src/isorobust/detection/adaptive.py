@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from isorobust.connectivity.inputs import cross_entropy
-from isorobust.connectivity.paths import at_once
+from isorobust.connectivity.paths import at_once, in_parts
 from isorobust.detection.detector import BarrierDetector, features
 
 Score = Callable[[Tensor, Tensor], Tensor]  # inputs [N, ...] and their classes [N] to scores [N], with gradients
@@ -57,8 +57,11 @@ def adaptive(
     fools the model, no image scores above it. About `batch` points of paths are evaluated at a time (None: 3 MB).
     """
     per_batch = at_once(images, detector.references.shape[1] * detector.points, batch)
-    parts = zip(images.split(per_batch), labels.split(per_batch), start.split(per_batch))
-    return torch.cat([_to_several(detector, score, *part, eps, steps, classes) for part in parts])
+
+    def of_some(images: Tensor, labels: Tensor, start: Tensor) -> Tensor:
+        return _to_several(detector, score, images, labels, start, eps, steps, classes)
+
+    return in_parts(of_some, (images, labels, start), per_batch)
 
 
 def _to_several(

@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from isorobust.connectivity.inputs import cross_entropy
-from isorobust.connectivity.paths import at_once, curve_features, linear_path
+from isorobust.connectivity.paths import at_once, curve_features, in_parts, linear_path
 from isorobust.detection.scores import FPR, SCORES
 
 FEATURES = ("height", "gap", "position", "maxima", "area", "endpoint-loss")
@@ -86,26 +86,30 @@ class BarrierDetector:
         if self.references.ndim != x.ndim + 1 or self.references.shape[2:] != x.shape[1:]:
             wanted = f"[K, m, *{list(x.shape[1:])}] for inputs [N, ...] of shape {list(x.shape)}"
             raise ValueError(f"references must be {wanted}, found {list(self.references.shape)}")
-        parts = []
-        for some in x.split(at_once(x, self.references.shape[1] * self.points, batch)):
-            logits = self.model(some)
-            if logits.shape[1] != len(self.references):
-                raise ValueError(f"found references of {len(self.references)} classes and {logits.shape[1]} logits")
-            classes = logits.argmax(1)
-            curves = self.curves(some, classes)
-            loss = F.cross_entropy(logits.double(), classes, reduction="none")
-            softmax = logits.double().softmax(1).amax(1)  # in float32 confident inputs would tie
-            ends = torch.maximum(curves[..., 0], curves[..., -1]).mean(1)
-            parts.append((classes, loss, softmax, curves.amax(2).mean(1), ends, features(curves)))
-        return Seen(*(torch.cat(column).cpu().numpy() for column in zip(*parts)))
+        size = at_once(x, self.references.shape[1] * self.points, batch)
+        logits = in_parts(self.model, (x,), size).double()  # in float32 confident inputs would tie
+        if logits.shape[1] != len(self.references):
+            raise ValueError(f"found references of {len(self.references)} classes and {logits.shape[1]} logits")
+        classes = logits.argmax(1)
+        curves = in_parts(self.curves, (x, classes), size)
+        seen = Seen(
+            classes,
+            loss=F.cross_entropy(logits, classes, reduction="none"),
+            softmax=logits.softmax(1).amax(1),
+            barrier=curves.amax(2).mean(1),
+            ends=torch.maximum(curves[..., 0], curves[..., -1]).mean(1),
+            features=features(curves),
+        )
+        return Seen(*(column.cpu().numpy() for column in seen))
 
     def fit(self, clean: Seen, adversarial: Seen) -> None:
-        """Fit the two logistic regressions. Errors: ValueError without an input on either side."""
+        """Fit the two logistic regressions, before `set_thresholds`. Errors: ValueError without an input on either side."""
         if not len(clean.loss) or not len(adversarial.loss):
             raise ValueError(f"fitting needs both kinds, found {len(clean.loss)} clean and {len(adversarial.loss)} adversarial")
         truth = np.repeat([0, 1], [len(clean.loss), len(adversarial.loss)])
         # Balanced, because how many images fool a network is no property of the detector.
         curves, losses = (make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced")) for _ in range(2))
+        self.thresholds = {}  # those of an earlier fit would let through another share of clean inputs
         self.fitted = curves.fit(np.concatenate([clean.features, adversarial.features]), truth)
         self.fitted_loss = losses.fit(np.concatenate([_log(clean.loss), _log(adversarial.loss)])[:, None], truth)
 
