@@ -467,13 +467,13 @@ def test_units_are_named_by_content_and_a_damaged_one_is_made_again(tmp_path):
         return Unit({"key": key}, lambda: log.open("a").write(key) and {"x": np.arange(3)})
 
     store = Store(tmp_path / "units")
-    store.run([unit("a"), unit("b")], "t")
+    store.run({1: unit("a"), 2: unit("b")}, "t")
     assert sorted(log.read_text()) == ["a", "b"]
-    store.run([unit("b"), unit("a")], "t")
+    store.run({"first": unit("b"), "second": unit("a")}, "t")
     assert len(log.read_text()) == 2
     path = store.path(unit("a"))
     path.write_bytes(path.read_bytes()[:20])
-    assert store.run([unit("a")], "t")[0]["x"].tolist() == [0, 1, 2]
+    assert store.run({"again": unit("a")}, "t")["again"]["x"].tolist() == [0, 1, 2]
     assert log.read_text()[2:] == "a"
 
 
@@ -496,7 +496,7 @@ def compute(seed):
         sizes.append(int(open("/proc/self/statm").read().split()[1]) * 4 // 1024)
     return judge("pgd", Problem(network, images, labels, "linf", 0.1, seed, 10), PGD(steps=2))
 
-Store(sys.argv[1]).run([Unit({"seed": seed}, lambda seed=seed: compute(seed)) for seed in range(300)], "many")
+Store(sys.argv[1]).run({seed: Unit({"seed": seed}, lambda seed=seed: compute(seed)) for seed in range(300)}, "many")
 print(sizes[1] - sizes[0])
 """
 

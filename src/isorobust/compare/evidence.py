@@ -56,7 +56,7 @@ def main_table(trees: dict[str, dict[str, Any]]) -> str:
 
 
 def _rows(trees: dict[str, dict[str, Any]]) -> list[Row]:
-    studies = (_robustness, _geometry, _hierarchy, _reclassifiers, _paths, _detection)
+    studies = (_robustness, _geometry, _hierarchy, _reclassifiers, _paths, _sizes, _detection)
     return [row for study in studies for data, tree in trees.items() for row in study(data, tree)]
 
 
@@ -196,60 +196,55 @@ def _reclassifiers(data: str, tree: dict[str, Any]) -> list[Row]:
 
 def _paths(data: str, tree: dict[str, Any]) -> list[Row]:
     """The same claim for trained arms, and under a title of its own for networks as they were before training."""
-    told, sizes, rows = tree.get("connectivity") or {}, tree.get("percolation") or {}, []
+    told, rows = tree.get("connectivity") or {}, []
     networks = [(arm, numbers["kinds"], numbers["claims"]) for arm, numbers in told.get("arms", {}).items()]
-    networks += [(f"untrained {name}", numbers, numbers["claims"]) for name, numbers in sizes.get("random", {}).items()]
+    random = (tree.get("percolation") or {}).get("random", {})
+    networks += [(f"untrained {name}", numbers, numbers["claims"]) for name, numbers in random.items()]
     for name, kinds, claims in networks:
-        where = "in untrained networks too" if name.startswith("untrained") else "by near-linear low-loss paths"
-        joined = f"Inputs of a class are connected {where}"
-        level = "The loss hardly rises on the path between inputs of a class"
         mark, main = _mark(tree, name), name == tree["primary"]["reference"] or name.startswith(UNTRAINED)
-        for key, claim, how, path in (
-            ("joined-straight", joined, f"of loss at or below {told['threshold']} on whose path it stays so", STRAIGHT),
-            (
-                "joined-bypassed",
-                joined,
-                f"of loss at or below {told['threshold']} on whose path it stays so",
-                f"{told['rounds']} rounds of bypassing",
-            ),
-            (
-                "level-straight",
-                level,
-                f"on whose path the loss rises by at most {told['threshold']} above the higher end",
-                STRAIGHT,
-            ),
-            (
-                "level-bypassed",
-                level,
-                f"on whose path the loss rises by at most {told['threshold']} above the higher end",
-                f"{told['rounds']} rounds of bypassing",
-            ),
-        ):
-            if (claim_of := claims.get(key)) is None:  # measured before pairs were held to low ends
+        for key, (claim, how, path) in _of_pairs(told, name.startswith(UNTRAINED)).items():
+            if (found := claims.get(key)) is None:  # measured before pairs were held to low ends
                 continue
-            if claim_of["kind"] == "synthetic" and "distinct" not in kinds["synthetic"]:  # before they were held to distinct ones
+            if found["kind"] == "synthetic" and "distinct" not in kinds["synthetic"]:  # before they were held to distinct ones
                 continue
-            measured = f"{name}: {claim_of['kind']} pairs {how}, percent; limit {100 * told['connected']:.0f}"
-            told_so = f"{percent(claim_of)} **{claim_of['verdict']}**{mark}" if claim_of["n"] else claim_of.get("why", LOW_ENDS)
-            rows.append(Row(CONNECTIVITY, claim, measured, path, data, told_so, main))
-        if "higher" in claims:
-            change = claims["higher"]
-            claim, measured = (
-                "Barriers to adversarial images are higher",
-                f"{name}: gap in nats, adversarial less real end of equal loss",
-            )
-            told_so = f"{interval(change, '+.3g')} **{change['verdict']}**{mark}"
-            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so, main))
-    for state, by_criterion in sizes.get("rise", {}).items():
-        smallest, *_, largest = sizes["sizes"]
+            measured = f"{name}: {found['kind']} pairs {how}, percent; limit {100 * told['connected']:.0f}"
+            shown = f"{percent(found)} **{found['verdict']}**{mark}" if found["n"] else found.get("why", LOW_ENDS)
+            rows.append(Row(CONNECTIVITY, claim, measured, path, data, shown, main))
+        if change := claims.get("higher"):
+            measured = f"{name}: gap in nats, adversarial less real end of equal loss"
+            shown = f"{interval(change, '+.3g')} **{change['verdict']}**{mark}"
+            rows.append(Row(CONNECTIVITY, "Barriers to adversarial images are higher", measured, STRAIGHT, data, shown, main))
+    return rows
+
+
+def _of_pairs(told: dict[str, Any], untrained: bool) -> dict[str, tuple[str, str, str]]:
+    """Key of a claim on pairs of a class -> (claim, how pairs are counted, path)."""
+    where = "in untrained networks too" if untrained else "by near-linear low-loss paths"
+    joined = f"Inputs of a class are connected {where}", f"of loss at or below {told['threshold']} on whose path it stays so"
+    level = (
+        "The loss hardly rises on the path between inputs of a class",
+        f"on whose path the loss rises by at most {told['threshold']} above the higher end",
+    )
+    paths = {"straight": STRAIGHT, "bypassed": f"{told['rounds']} rounds of bypassing"}
+    return {
+        f"{kind}-{state}": (*claim, path)
+        for kind, claim in {"joined": joined, "level": level}.items()
+        for state, path in paths.items()
+    }
+
+
+def _sizes(data: str, tree: dict[str, Any]) -> list[Row]:
+    told, rows = tree.get("percolation") or {}, []
+    for state, by_criterion in told.get("rise", {}).items():
+        smallest, *_, largest = told["sizes"]
         for criterion, by_round in by_criterion.items():
             if not (change := by_round.get("0")):
                 continue
             paths = "low paths between low ends" if criterion == "joined" else f"{criterion} paths"
             measured = f"{state}: share of {paths} at {largest} x {largest}, less at {smallest} x {smallest}, points"
-            told_so = f"{points(change)} **{change['verdict']}**"
+            shown = f"{points(change)} **{change['verdict']}**"
             claim = "Connection comes with high input dimension"
-            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, told_so, criterion == "joined"))
+            rows.append(Row(CONNECTIVITY, claim, measured, STRAIGHT, data, shown, criterion == "joined"))
     return rows
 
 

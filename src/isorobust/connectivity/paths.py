@@ -153,7 +153,7 @@ def bypass(
     falls (Adam, `steps` steps), its gradient projected onto the hyperplane that stands on the segment;
     the path then runs over B' if that lowers its highest loss, and stays as it was otherwise (our choice: Adam may end
     higher than it began). Rounds end when no segment is above the threshold. Inputs may leave [0, 1]. Losses along
-    paths are taken of about `batch` inputs at a time (None: of 3 MB of them); no loss depends on it.
+    paths are taken of about `batch` inputs at a time (None: of 3 MB of them), on which no more than their last bits depend.
     Errors: ValueError for ends as of `linear_path`, a threshold that is NaN, and rounds or steps below 0.
     """
     _check_ends(a, c)

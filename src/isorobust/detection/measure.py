@@ -145,38 +145,46 @@ def summarise(seeds: list[int], seen: list[Verdicts]) -> tuple[dict[str, Any], d
     """The numbers and arrays of all seeds of an arm."""
     right = np.stack([one.right for one in seen])
     arrays: dict[str, np.ndarray] = {"seeds": np.array(seeds), "right": right}
-    names = list(seen[0].scores["clean"])
     numbers: dict[str, Any] = {"seeds": len(seeds), "images": right.shape[1], "fpr": {}, "fooled": {}}
     numbers |= {"change": {}, "auroc": {}, "tpr_at_5fpr": {}, "curves": {}}
-    for name in names:
+    for name in seen[0].scores["clean"]:
         arrays[f"threshold/{name}"] = limits = np.array([one.thresholds[name] for one in seen])
         arrays[f"score/clean/{name}"] = clean = np.stack([one.scores["clean"][name] for one in seen])
         numbers["fpr"][name] = _shares(clean > limits[:, None], right).as_dict()
     for attack in seen[0].fooled:
-        arrays[f"fooled/{attack}"] = fooled = np.stack([one.fooled[attack] for one in seen])
-        tried = np.stack([~np.isnan(one.scores[attack][names[0]]) for one in seen])
-        if not (right & tried).any(1).all():
-            say(f"detect: {attack} was tried on no image that some network gets right; it is left out")
-            continue
-        numbers["fooled"][attack] = _shares(fooled, right & tried).as_dict()
-        for name in names:
-            arrays[f"score/{attack}/{name}"] = np.stack([one.scores[attack][name] for one in seen])
-        if fooled.sum(1).min() < 2:
-            say(f"detect: {attack} fools a network on fewer than two images; its detection is left out")
-            continue
-        change = np.stack([one.change[attack] for one in seen])
-        numbers["change"][attack] = {norm: _means(change[..., k], fooled).as_dict() for k, norm in enumerate(("l2", "linf"))}
-        numbers["auroc"][attack], numbers["tpr_at_5fpr"][attack] = {}, {}
-        for name in names:
-            values = auroc_values(arrays, attack, name)
-            numbers["auroc"][attack][name] = mean(values, 0.0, 1.0, int(fooled.any(0).sum())).as_dict()
-            above = arrays[f"score/{attack}/{name}"] > arrays[f"threshold/{name}"][:, None]
-            numbers["tpr_at_5fpr"][attack][name] = _shares(above, fooled).as_dict()
-        before, after = (np.stack([one.features[kind] for one in seen]) for kind in ("clean", attack))
-        numbers["curves"][attack] = {
-            name: _contrast(before[..., k], after[..., k], right, fooled) for k, name in enumerate(FEATURES)
-        }
+        for measure, told in _of_attack(attack, seen, arrays).items():
+            numbers[measure][attack] = told
     return numbers, arrays
+
+
+def _of_attack(attack: str, seen: list[Verdicts], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Measure -> an attack's numbers: how many it fools, and where these are enough how they differ and are detected.
+
+    Adds its verdicts and scores to `arrays`, which hold those on clean images.
+    """
+    right, names = arrays["right"], list(seen[0].scores[attack])
+    arrays[f"fooled/{attack}"] = fooled = np.stack([one.fooled[attack] for one in seen])
+    tried = np.stack([~np.isnan(one.scores[attack][names[0]]) for one in seen])
+    if not (right & tried).any(1).all():
+        say(f"detect: {attack} was tried on no image that some network gets right; it is left out")
+        return {}
+    told: dict[str, Any] = {"fooled": _shares(fooled, right & tried).as_dict()}
+    for name in names:
+        arrays[f"score/{attack}/{name}"] = np.stack([one.scores[attack][name] for one in seen])
+    if fooled.sum(1).min() < 2:
+        say(f"detect: {attack} fools a network on fewer than two images; its detection is left out")
+        return told
+    change = np.stack([one.change[attack] for one in seen])
+    told["change"] = {norm: _means(change[..., k], fooled).as_dict() for k, norm in enumerate(("l2", "linf"))}
+    told |= {"auroc": {}, "tpr_at_5fpr": {}}
+    for name in names:
+        values = auroc_values(arrays, attack, name)
+        told["auroc"][name] = mean(values, 0.0, 1.0, int(fooled.any(0).sum())).as_dict()
+        above = arrays[f"score/{attack}/{name}"] > arrays[f"threshold/{name}"][:, None]
+        told["tpr_at_5fpr"][name] = _shares(above, fooled).as_dict()
+    before, after = (np.stack([one.features[kind] for one in seen]) for kind in ("clean", attack))
+    told["curves"] = {name: _contrast(before[..., k], after[..., k], right, fooled) for k, name in enumerate(FEATURES)}
+    return told
 
 
 def _contrast(clean: np.ndarray, adversarial: np.ndarray, right: np.ndarray, fooled: np.ndarray) -> dict[str, dict[str, float]]:

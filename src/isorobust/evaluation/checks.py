@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from isorobust.attacks import settings
 from isorobust.attacks.perturb import perturb, untouched
 from isorobust.common.params import eps_key
+from isorobust.common.workers import spread
 from isorobust.evaluation.evaluate import Bench, Evaluation, Victim, radius_of_interest
 from isorobust.networks.zoo import predict
 from isorobust.verdicts import points_of, ran_at
@@ -125,9 +126,13 @@ def of_models(models: list[nn.Module], images: Tensor, labels: Tensor) -> dict[s
 def _clean_again(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> Check:
     """Share of the recorded clean verdicts that come out otherwise image by image."""
     count = min(bench.options.check_images, len(bench.labels))
-    recorded = evaluation.arrays["correct/clean"][:, :count]
-    again = [(predict(v.model, bench.images[:count], batch=1) == bench.labels[:count]).cpu().numpy() for v in victims]
-    return Check(max((row != flags).mean() for row, flags in zip(again, recorded)), 0.0)
+    recorded = evaluation.arrays["correct/clean"]
+
+    def differ(row: int) -> float:
+        again = predict(victims[row].model, bench.images[:count], batch=1) == bench.labels[:count]
+        return float((again.cpu().numpy() != recorded[row, :count]).mean())
+
+    return Check(max(spread(differ, range(len(victims)), bench.device)), 0.0)
 
 
 def _pgd_again(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> Check:
@@ -141,13 +146,14 @@ def _pgd_again(victims: list[Victim], bench: Bench, evaluation: Evaluation) -> C
         norm, eps = (options.eps or bench.options.eps).points()[0]
     recorded = evaluation.arrays[f"correct/pgd/{norm}/{eps_key(eps)}"]
     batch = bench.batches(options.images, options.batch)[0]
-    differ = []
-    for victim, flags in zip(victims, recorded):
-        made = perturb("pgd", bench.problem(victim, "pgd", norm, eps, batch), options).images
-        again = (predict(victim.model, made, batch=50) == bench.labels[batch]).cpu().numpy()
-        differ.append((again != flags[batch]).mean())
+
+    def differ(row: int) -> float:
+        made = perturb("pgd", bench.problem(victims[row], "pgd", norm, eps, batch), options).images
+        again = predict(victims[row].model, made, batch=50) == bench.labels[batch]
+        return float((again.cpu().numpy() != recorded[row, batch]).mean())
+
     # An image on the boundary may fall to either side by rounding.
-    return Check(max(differ), max(0.001, 1 / (batch.stop - batch.start)))
+    return Check(max(spread(differ, range(len(recorded)), bench.device)), max(0.001, 1 / (batch.stop - batch.start)))
 
 
 def _of_pgd(victims: list[Victim], bench: Bench, options: settings.PGD) -> dict[str, Check]:
@@ -156,18 +162,21 @@ def _of_pgd(victims: list[Victim], bench: Bench, options: settings.PGD) -> dict[
     batch = slice(0, min(bench.options.check_images, len(bench.labels)))
     labels = bench.labels[batch]
     twice = options.model_copy(update={"steps": 2 * options.steps, "restarts": 2 * options.restarts})
-    moved, unbounded, gain = [], [], []
-    for victim in victims:
+
+    def of_victim(row: int) -> tuple[float, float, float]:
+        victim = victims[row]
         problem = bench.problem(victim, "checks", norm, eps, batch)
         right = predict(victim.model, problem.images) == labels
         still = perturb("pgd", problem._replace(eps=0.0), options).images
-        moved.append(_share((still != problem.images).flatten(1).any(1)))
         far = perturb("pgd", problem._replace(eps=UNBOUNDED[norm]), options).images
-        unbounded.append(_share(predict(victim.model, far) == labels))
         first = perturb("pgd", problem, options).images
         second = perturb("pgd", problem, twice).images
         stands = predict(victim.model, first) == labels
-        gain.append(_share(stands & right) - _share(stands & right & (predict(victim.model, second) == labels)))
+        gain = _share(stands & right) - _share(stands & right & (predict(victim.model, second) == labels))
+        moved = _share((still != problem.images).flatten(1).any(1))
+        return moved, _share(predict(victim.model, far) == labels), gain
+
+    moved, unbounded, gain = zip(*spread(of_victim, range(len(victims)), bench.device))
     return {
         # Share of images that an attack of radius 0 changes.
         "radius-0-changes-nothing": Check(max(moved), 0.0),

@@ -131,15 +131,17 @@ def evaluate(victims: list[Victim], surrogates: list[Victim | None], bench: Benc
         seeds = victims[: attack.seeds]
         batches = bench.batches(attack.images, attack.batch)
         points = (attack.eps or options.eps).points()
-        units = [
-            _attack_unit(bench, victim, surrogate if name == "transfer" else None, name, attack, norm, eps, batch)
+        units = {
+            (norm, eps, row, batch.start): _attack_unit(
+                bench, victim, surrogate if name == "transfer" else None, name, attack, norm, eps, batch
+            )
             for norm, eps in points
-            for victim, surrogate in zip(seeds, surrogates)
+            for row, (victim, surrogate) in enumerate(zip(seeds, surrogates))
             for batch in batches
-        ]
-        results = iter(store.run(units, name))
+        }
+        results = store.run(units, name)
         for norm, eps in points:
-            rows = [[next(results) for _ in batches] for _ in seeds]
+            rows = [[results[norm, eps, row, batch.start] for batch in batches] for row in range(len(seeds))]
             guess = np.stack([np.concatenate([unit["predicted"] for unit in row]) for row in rows])
             still = np.stack([np.concatenate([unit["still"] for unit in row]) for row in rows])
             where = f"{name}/{norm}/{eps_key(eps)}"
@@ -177,15 +179,17 @@ def _worst_case(arrays: Arrays, victims: list[Victim], bench: Bench, store: Stor
     by_norm: dict[str, list[float]] = {}
     for norm, eps in options.eps.points():
         by_norm.setdefault(norm, []).append(eps)
-    units = []
+    units = {}
     for norm, radii in by_norm.items():
         standing = _standing(arrays, norm, radii, len(seeds), count)
         for row, victim in enumerate(seeds):
-            units += [_worst_case_unit(bench, victim, parts, norm, radii, batch, standing[:, row, batch]) for batch in batches]
-    results = iter(store.run(units, "worst-case"))
+            for batch in batches:
+                unit = _worst_case_unit(bench, victim, parts, norm, radii, batch, standing[:, row, batch])
+                units[norm, row, batch.start] = unit
+    results = store.run(units, "worst-case")
     excess = 0.0
     for norm, radii in by_norm.items():
-        rows = [[next(results) for _ in batches] for _ in seeds]
+        rows = [[results[norm, row, batch.start] for batch in batches] for row in range(len(seeds))]
         fallen = np.stack([np.concatenate([unit["fallen"] for unit in row], axis=1) for row in rows], axis=1)  # [E, S, n]
         excess = max([excess, *(float(unit["excess"]) for row in rows for unit in row)])
         for eps, at_radius in zip(radii, fallen):

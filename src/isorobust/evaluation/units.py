@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -15,6 +15,8 @@ from isorobust.common.workers import spread
 from isorobust.errors import UserError
 from isorobust.progress import progress
 from isorobust.verdicts import Arrays
+
+Place = TypeVar("Place", bound=Hashable)
 
 
 class Unit(NamedTuple):
@@ -39,20 +41,20 @@ class Store:
         name = artifacts.digest(artifacts.canonical(unit.key))
         return self.folder / name[:2] / f"{name}.npz"
 
-    def run(self, units: list[Unit], label: str) -> list[Arrays]:
-        """Results in the order of `units`; only those not on file are computed."""
-        results = [self._read(unit) for unit in units]
-        missing = [i for i, result in enumerate(results) if result is None]
+    def run(self, units: dict[Place, Unit], label: str) -> dict[Place, Arrays]:
+        """The result of each unit, under the same name as `units` has it; only those not on file are computed."""
+        results = {place: self._read(unit) for place, unit in units.items()}
+        missing = [place for place, result in results.items() if result is None]
         # Attack objects are reference cycles that hold megabytes of images, but so few objects that
         # Python's collector sees no need to run; so it runs after each unit, all older objects set aside.
         gc.freeze()
         with progress(len(units), label, "unit") as bar:
             bar.update(len(units) - len(missing))
-            for _ in spread(lambda i: self._compute(units[i]), missing):
+            for _ in spread(lambda place: self._compute(units[place]), missing):
                 bar.update()
         gc.unfreeze()
-        for i in missing:
-            results[i] = artifacts.read_npz(self.path(units[i]))
+        for place in missing:
+            results[place] = artifacts.read_npz(self.path(units[place]))
         return results
 
     def _compute(self, unit: Unit) -> None:

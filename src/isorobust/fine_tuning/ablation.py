@@ -10,6 +10,7 @@ import torch
 from isorobust.common.runtime import generator
 from isorobust.common.splits import Split
 from isorobust.common.statistics import rate
+from isorobust.common.workers import spread
 from isorobust.fine_tuning.settings import Ablation, ReclassifierSettings
 from isorobust.fine_tuning.train import Numbers, fine_tune
 from isorobust.networks.checkpoint import Checkpoint
@@ -63,23 +64,19 @@ def ablate(
     settings, seeds = _settings(Numbers.of(options), grid), base.seeds[: grid.seeds]
     tuned = fine_tune(base, seeds, [setting.numbers for setting in settings], train, val, options, training, device)
     split, size = val.first(min(grid.images, len(val.labels))), training.batch_size
-    rows = []
+    count = len(seeds)
+
+    def judge(piece: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        i, j = piece
+        numbers, number = settings[i].numbers, i * count + j
+        spec = {**base.spec, "seeds": [seeds[j]], "reclassifier": {"mix": numbers.mix, "momentum": numbers.momentum}}
+        one = Checkpoint(spec, {f"{PLUG_IN}/{name}": t[number : number + 1] for name, t in tuned.state.items()})
+        return _judge(plug_in(one, seeds[j], device), settings[i].mode, split, size, grid, seeds[j])
+
+    pieces = [(i, j) for i in range(len(settings)) for j in range(count)]
+    judged, rows = dict(zip(pieces, spread(judge, pieces, device))), []
     for i, setting in enumerate(settings):
-        state = {name: t[i * len(seeds) : (i + 1) * len(seeds)] for name, t in tuned.state.items()}
-        clean, robust = [], []
-        for j, seed in enumerate(seeds):
-            one = Checkpoint(
-                {
-                    **base.spec,
-                    "seeds": [seed],
-                    "reclassifier": {"mix": setting.numbers.mix, "momentum": setting.numbers.momentum},
-                },
-                {f"{PLUG_IN}/{name}": t[j : j + 1] for name, t in state.items()},
-            )
-            right = _judge(plug_in(one, seed, device), setting.mode, split, size, grid, seed)
-            clean.append(right[0])
-            robust.append(right[1])
-        estimates = [rate(np.stack(flags)) for flags in (clean, robust)]
+        estimates = [rate(np.stack(flags)) for flags in zip(*(judged[i, j] for j in range(count)))]
         rows.append([setting.changed, setting.to, *(float(x) for e in estimates for x in (e.value, e.lo, e.hi)), estimates[0].n])
     return HEADER, rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed
 from isorobust.common.splits import Split
 from isorobust.common.statistics import mean, rate
+from isorobust.common.workers import spread
 from isorobust.errors import found
 from isorobust.hierarchy.attack_settings import LevelAttack
 from isorobust.hierarchy.network import LevelNetwork, load, trees_of
@@ -25,7 +26,16 @@ from isorobust.progress import progress
 from isorobust.ranking import share_by_image
 
 BATCH = 1000
-Guesses = dict[str, np.ndarray]  # of a network: "clean" -> classes `[S, N]`, eps key -> classes `[S, n]`
+
+
+class Guesses(NamedTuple):
+    """Classes that an arm's networks answer, one a seed: clean `[S, N]`, attacked by eps key `[S, n]`.
+
+    Of a hierarchy with L levels clean `[S, L, N]` and attacked `[S, attacked level, L, n]`.
+    """
+
+    clean: np.ndarray
+    attacked: dict[str, np.ndarray]
 
 
 class GroupLogits(nn.Module):
@@ -86,27 +96,37 @@ def attack_hierarchies(
     bench, seeds = Bench(test, options, device, where), checkpoint.seeds
     rows = {row.tobytes(): row for tree in trees.values() for row in tree}  # every level once, whichever trees share it
     with progress(len(seeds) * (len(rows) + sum(map(len, trees.values()))), "hierarchies", "unit") as bar:
-        plain = _by_level([flat.network(seed, device) for seed in seeds], seeds, bench, rows, bar)
+        plain = _by_level([flat.network(seed, device) for seed in seeds], seeds, bench, rows, device, bar)
         told = {name: _hierarchy(checkpoint, name, tree, bench, plain, device, bar) for name, tree in trees.items()}
     return {"norm": options.norm, "images": bench.count, "seeds": len(seeds), **told}
 
 
 def _by_level(
-    networks: list[nn.Module], seeds: list[int], bench: Bench, rows: dict[bytes, np.ndarray], bar
+    networks: list[nn.Module], seeds: list[int], bench: Bench, rows: dict[bytes, np.ndarray], device: torch.device, bar
 ) -> dict[bytes, Guesses]:
     """Per level (bytes of its row) the classes that the flat networks give under the attack on that level."""
+
+    def attacked(piece: tuple[bytes, int]) -> list[np.ndarray]:
+        row, seed, network = rows[piece[0]], seeds[piece[1]], networks[piece[1]]
+        model, truth = GroupLogits(network, row) if row[-1] < len(row) - 1 else network, row[bench.labels]
+        groups = int(row.max())
+        return [bench.attacked(model, [network], truth, eps, "flat", seed, groups)[0] for eps in bench.options.eps]
+
     clean = np.stack([bench.clean(network) for network in networks])
-    result = {}
-    for key, row in rows.items():
-        guesses: dict[str, list[np.ndarray]] = {eps_key(eps): [] for eps in bench.options.eps}
-        for seed, network in zip(seeds, networks):
-            model = GroupLogits(network, row) if row[-1] < len(row) - 1 else network
-            for eps in bench.options.eps:
-                guess = bench.attacked(model, [network], row[bench.labels], eps, "flat", seed, int(row.max()))
-                guesses[eps_key(eps)].append(guess[0])
-            bar.update()
-        result[key] = {"clean": clean, **{name: np.stack(each) for name, each in guesses.items()}}
-    return result
+    pieces, under = [(key, number) for key in rows for number in range(len(seeds))], {}
+    for piece, guesses in zip(pieces, spread(attacked, pieces, device)):
+        under[piece] = guesses
+        bar.update()
+    return {
+        key: Guesses(
+            clean,
+            {
+                eps_key(eps): np.stack([under[key, number][place] for number in range(len(seeds))])
+                for place, eps in enumerate(bench.options.eps)
+            },
+        )
+        for key in rows
+    }
 
 
 def _hierarchy(
@@ -118,29 +138,29 @@ def _hierarchy(
 
 
 def _own_guesses(checkpoint: Checkpoint, name: str, tree: np.ndarray, bench: Bench, device, bar) -> Guesses:
-    """What a hierarchy's levels answer: `clean` `[S, L, N]`, and by radius `[S, attacked level, L, n]`."""
-    clean: list[list[np.ndarray]] = []
-    under: dict[str, list[list[np.ndarray]]] = {eps_key(eps): [] for eps in bench.options.eps}
-    for seed in checkpoint.seeds:
+    def of_seed(seed: int) -> tuple[np.ndarray, np.ndarray]:
         network = load(checkpoint, name, seed, device)
         models = [LevelNetwork(network, level) for level in range(len(tree))]
-        clean.append([bench.clean(model) for model in models])
-        for guesses in under.values():
-            guesses.append([])
-        for number, (model, row) in enumerate(zip(models, tree)):
-            for eps in bench.options.eps:
-                under[eps_key(eps)][-1].append(bench.attacked(model, models, row[bench.labels], eps, name, seed, number))
-            bar.update()
-    return {"clean": np.array(clean), **{key: np.array(each) for key, each in under.items()}}
+        under = [
+            [bench.attacked(model, models, row[bench.labels], eps, name, seed, number) for eps in bench.options.eps]
+            for number, (model, row) in enumerate(zip(models, tree))
+        ]
+        return np.stack([bench.clean(model) for model in models]), np.array(under)  # [L, N]; [attacked level, E, L, n]
+
+    clean, under = [], []
+    for on_clean, attacked in spread(of_seed, checkpoint.seeds, device):
+        clean.append(on_clean)
+        under.append(attacked)
+        bar.update(len(tree))
+    return Guesses(np.stack(clean), {eps_key(eps): np.stack(under)[:, :, place] for place, eps in enumerate(bench.options.eps)})
 
 
 def _level(own: Guesses, flat: list[Guesses], number: int, row: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """The numbers of a level, whose groups are `row`. `flat`: the flat network's classes under the attack on each level."""
-    radii = [key for key in own if key != "clean"]
-    here = {key: each[:, number] if key == "clean" else each[:, number, number] for key, each in own.items()}
-    every = {key: own[key][:, :, number].swapaxes(0, 1) for key in radii}  # [attacked level, S, n]
-    mapped = [{key: row[guess] for key, guess in guesses.items()} for guesses in flat]
-    flat_every = {key: np.stack([guesses[key] for guesses in mapped]) for key in radii}
+    here = Guesses(own.clean[:, number], {key: each[:, number, number] for key, each in own.attacked.items()})
+    every = {key: each[:, :, number].swapaxes(0, 1) for key, each in own.attacked.items()}  # [attacked level, S, n]
+    mapped = [Guesses(row[one.clean], {key: row[each] for key, each in one.attacked.items()}) for one in flat]
+    flat_every = {key: np.stack([one.attacked[key] for one in mapped]) for key in every}
     return {
         "groups": int(row.max()) + 1,
         "hierarchical": _rates(here, here, every, row[labels]),
@@ -151,10 +171,10 @@ def _level(own: Guesses, flat: list[Guesses], number: int, row: np.ndarray, labe
 def _mistakes(own: Guesses, flat: list[Guesses], tree: np.ndarray, bench: Bench) -> dict[str, Any]:
     """How far mistakes of single classes, the last level, are from the truth: clean, and under the attacks on all levels."""
     labels = bench.labels
-    clean = own["clean"][None, :, -1], flat[-1]["clean"][None]  # [1, S, N]
+    clean = own.clean[None, :, -1], flat[-1].clean[None]  # [1, S, N]
     under = {}
-    for key in (key for key in own if key != "clean"):
-        attacked = own[key][:, :, -1].swapaxes(0, 1), np.stack([guesses[key] for guesses in flat])  # [attacked level, S, n]
+    for key, each in own.attacked.items():
+        attacked = each[:, :, -1].swapaxes(0, 1), np.stack([one.attacked[key] for one in flat])  # [attacked level, S, n]
         answers = [np.concatenate([first[..., : bench.count], rest]) for first, rest in zip(clean, attacked)]
         under[key] = compare_mistakes(tree, labels, *answers)
     return {
@@ -171,11 +191,11 @@ def _rates(own: Guesses, on_level: Guesses, every: Guesses, truth: np.ndarray) -
         return guess == truth[: guess.shape[-1]]
 
     count = next(iter(every.values())).shape[-1]
-    clean = right(own["clean"])[:, :count]  # who is wrong as it is needs no attack
+    clean = right(own.clean)[:, :count]  # who is wrong as it is needs no attack
     return {
-        "clean": rate(right(own["clean"])).as_dict(),
-        "pgd": {key: rate(right(own[key]) & clean).as_dict() for key in every},
-        "pgd-on-level": {key: rate(right(on_level[key]) & clean).as_dict() for key in every},
+        "clean": rate(right(own.clean)).as_dict(),
+        "pgd": {key: rate(right(own.attacked[key]) & clean).as_dict() for key in every},
+        "pgd-on-level": {key: rate(right(on_level.attacked[key]) & clean).as_dict() for key in every},
         "pgd-on-any-level": {key: rate(right(each).all(axis=0) & clean).as_dict() for key, each in every.items()},
     }
 

@@ -21,6 +21,7 @@ from isorobust.common import artifacts
 from isorobust.common.params import eps_key
 from isorobust.common.splits import Split
 from isorobust.common.statistics import interval_over_seeds, mean, rate
+from isorobust.common.workers import spread
 from isorobust.evaluation.checks import UNBOUNDED, Check, of_models
 from isorobust.evaluation.units import Store, Unit
 from isorobust.networks.checkpoint import Checkpoint
@@ -77,24 +78,25 @@ def attack_reclassifier(
 def _of_pgd(models, setup: Setup) -> dict[str, Check]:
     """Checks by PGD through the soft assignments, on whole batches."""
     norm, eps = setup.options.eps.points()[-1]
-    far, moved, gain = [], [], []
-    for model in models:
-        for part in setup.batches():
-            problem = setup.problem(model, part, norm, eps, "checks")
-            attack = PGD(steps=setup.options.adaptive_steps)
-            twice = attack.model_copy(update={"steps": 2 * attack.steps, "restarts": 2})
-            labels = problem.labels
-            balls = (problem._replace(eps=UNBOUNDED[norm]), attack), (problem, attack), (problem, twice)
-            made = [perturb("pgd", *ball).images for ball in balls]
-            with torch.no_grad():
-                unbounded, stands, more = (model(images).argmax(1) == labels for images in made)
-            far.append(unbounded)
-            gain.append(stands.double() - (stands & more).double())
-            moved.append((perturb("pgd", problem._replace(eps=0.0), attack).images != problem.images).flatten(1).any(1))
+    attack = PGD(steps=setup.options.adaptive_steps)
+    twice = attack.model_copy(update={"steps": 2 * attack.steps, "restarts": 2})
+
+    def of_batch(piece: tuple[int, slice]) -> np.ndarray:
+        row, part = piece
+        problem = setup.problem(models[row], part, norm, eps, "checks")
+        balls = (problem._replace(eps=UNBOUNDED[norm]), attack), (problem, attack), (problem, twice)
+        made = [perturb("pgd", *ball).images for ball in balls]
+        with torch.no_grad():
+            far, stands, more = (models[row](images).argmax(1) == problem.labels for images in made)
+        moved = (perturb("pgd", problem._replace(eps=0.0), attack).images != problem.images).flatten(1).any(1)
+        return torch.stack([moved, far, stands & ~more]).cpu().numpy()
+
+    pieces = [(row, part) for row in range(len(models)) for part in setup.batches()]
+    moved, far, gain = np.concatenate(list(spread(of_batch, pieces, setup.images.device)), axis=1).mean(axis=1).tolist()
     return {
-        "radius-0-changes-nothing": Check(float(torch.cat(moved).double().mean()), 0.0),
-        "unbounded-reaches-chance": Check(float(torch.cat(far).double().mean()), 1 / setup.classes),
-        "twice-the-effort-adds-little": Check(float(torch.cat(gain).mean()), 0.02),
+        "radius-0-changes-nothing": Check(moved, 0.0),
+        "unbounded-reaches-chance": Check(far, 1 / setup.classes),
+        "twice-the-effort-adds-little": Check(gain, 0.02),
     }
 
 
@@ -113,20 +115,20 @@ def _mixed_surrogates(arrays: Arrays, checkpoint: Checkpoint, models, seeds, set
     adversarial image at a time among the others' clean ones.
     """
     points = setup.options.eps.points()
-    units = [
-        _unit(checkpoint, model, seed, mode, setup, part, norm, eps)
+    units = {
+        (norm, eps, mode, seed, part.start): _unit(checkpoint, model, seed, mode, setup, part, norm, eps)
         for norm, eps in points
         for mode in MODES
         for model, seed in zip(models, seeds)
         for part in setup.batches()
-    ]
-    results, excess = iter(store.run(units, "surrogates")), 0.0
+    }
+    results, excess = store.run(units, "surrogates"), 0.0
     for norm, eps in points:
         where = f"{norm}/{eps_key(eps)}"
         right = arrays["correct/clean"][: len(seeds), : len(setup.labels)]
         stands = {name: right.copy() for name in ("worst-case", "alone")}
         for mode in MODES:
-            rows = [[next(results) for _ in setup.batches()] for _ in seeds]
+            rows = [[results[norm, eps, mode, seed, part.start] for part in setup.batches()] for seed in seeds]
             excess = max([excess, *(float(unit["excess"]) for row in rows for unit in row)])
             flags = {
                 kind: _in_file_order(setup, np.stack([np.concatenate([unit[kind] for unit in row]) for row in rows]))
@@ -163,15 +165,16 @@ def _base(arrays: Arrays, checkpoint: Checkpoint, networks, seeds, setup: Setup,
     """Adds `base`: the worst case of the base after the same fine-tuning without prototypes."""
     parts, points = worst_case_parts(setup.options, setup.classes), setup.options.eps.points()
     right = arrays["correct/base-clean"][:, setup.place]  # in the order of the batches
-    units = []
+    units = {
+        (norm, eps, seed, part.start): _base_unit(checkpoint, network, seed, setup, part, norm, eps, flags[part], parts)
+        for norm, eps in points
+        for network, seed, flags in zip(networks, seeds, right)
+        for part in setup.batches()
+    }
+    results = store.run(units, "base")
     for norm, eps in points:
-        for network, seed, flags in zip(networks, seeds, right):
-            for part in setup.batches():
-                units.append(_base_unit(checkpoint, network, seed, setup, part, norm, eps, flags[part], parts))
-    results = iter(store.run(units, "base"))
-    for norm, eps in points:
-        rows = [np.concatenate([next(results)["fallen"][0] == 0 for _ in setup.batches()]) for _ in seeds]
-        arrays[f"correct/base/{norm}/{eps_key(eps)}"] = _in_file_order(setup, np.stack(rows))
+        rows = [[results[norm, eps, seed, part.start]["fallen"][0] == 0 for part in setup.batches()] for seed in seeds]
+        arrays[f"correct/base/{norm}/{eps_key(eps)}"] = _in_file_order(setup, np.stack([np.concatenate(row) for row in rows]))
 
 
 def _base_unit(checkpoint, network, seed, setup: Setup, part: slice, norm: str, eps: float, right: np.ndarray, parts) -> Unit:
@@ -208,17 +211,21 @@ class OverBatches(nn.Module):
 def _adaptive(arrays: Arrays, models, seeds, setup: Setup) -> None:
     """Adds `adaptive`: right under the mixed surrogates and under PGD on the real model with expectation over batches."""
     options = setup.options
-    everything = slice(0, len(setup.labels))
+    everything, labels = slice(0, len(setup.labels)), setup.labels.cpu().numpy()
+
+    def stands(piece: tuple[str, float, int]) -> np.ndarray:
+        norm, eps, row = piece
+        model = OverBatches(models[row], options.batch, options.adaptive_draws)
+        problem = setup.problem(model, everything, norm, eps, "adaptive", seeds[row])
+        images = perturb("pgd", problem, PGD(steps=options.adaptive_steps)).images
+        return by_batch(models[row], images, setup.batches()) == labels
+
+    pieces = [(norm, eps, row) for norm, eps in options.eps.points() for row in range(len(models))]
+    found = dict(zip(pieces, spread(stands, pieces, setup.images.device)))
     for norm, eps in options.eps.points():
-        rows = []
-        for model, seed in zip(models, seeds):
-            problem = setup.problem(
-                OverBatches(model, options.batch, options.adaptive_draws), everything, norm, eps, "adaptive", seed
-            )
-            images = perturb("pgd", problem, PGD(steps=options.adaptive_steps)).images
-            rows.append(by_batch(model, images, setup.batches()) == setup.labels.cpu().numpy())
         where = f"{norm}/{eps_key(eps)}"
-        arrays[f"correct/adaptive/{where}"] = arrays[f"correct/worst-case/{where}"] & _in_file_order(setup, np.stack(rows))
+        rows = np.stack([found[norm, eps, row] for row in range(len(models))])
+        arrays[f"correct/adaptive/{where}"] = arrays[f"correct/worst-case/{where}"] & _in_file_order(setup, rows)
 
 
 def _numbers(arrays: Arrays, options: ReclassifierAttack) -> dict[str, Any]:

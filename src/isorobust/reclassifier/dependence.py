@@ -14,6 +14,7 @@ from isorobust.attacks.settings import PGD
 from isorobust.common.params import eps_key
 from isorobust.common.runtime import derive_seed
 from isorobust.common.statistics import rate
+from isorobust.common.workers import spread
 from isorobust.errors import UserError
 from isorobust.reclassifier.batches import Setup, by_batch
 
@@ -30,38 +31,38 @@ def batch_dependence(models, seeds, setup: Setup) -> dict[str, Any]:
     options = setup.options
     norm, eps = options.eps.points()[-1]
     labels, parts = setup.labels.cpu().numpy(), _filled(len(setup.labels), ATTACKED_AT_ONCE)
-    kinds: dict[str, list[np.ndarray]] = {}
     sorted_order = np.argsort(labels, kind="stable")
     rank = np.empty_like(sorted_order)  # place of an image within its class
     rank[sorted_order] = np.concatenate([np.arange(count) for count in np.bincount(labels)])
     orders = {f"size/{size}": (np.arange(len(labels)), _filled(len(labels), size)) for size in options.batch_sizes}
     orders["mix/one-class"] = sorted_order, _filled_by_class(np.bincount(labels), options.batch)
     orders["mix/balanced"] = np.lexsort((labels, rank)), _filled(len(labels), options.batch)
-    flips = []
-    for model, seed in zip(models, seeds):
-        sets = [setup.images]
+
+    def of_seed(row: int) -> dict[str, np.ndarray]:
+        model, seed, sets = models[row], seeds[row], [setup.images]
         for mode in ("fc", "ema"):
             surrogate = copy.deepcopy(model)
             surrogate.mode = mode
             problems = [setup.problem(surrogate, part, norm, eps, "batch", seed, mode) for part in parts]
             sets.append(torch.cat([perturb("pgd", problem, BATCH_PGD).images for problem in problems]))
-        for name, (order, batches) in orders.items():
-            right = [_right_in(model, images, labels, order, batches) for images in sets]
-            kinds.setdefault(f"{name}/clean", []).append(right[0])
-            kinds.setdefault(f"{name}/pgd", []).append(np.logical_and.reduce(right))
         frozen = copy.deepcopy(model)
         frozen.mode = "ema"
-        right = [_right_in(frozen, images, labels, np.arange(len(labels)), setup.batches()) for images in sets]
-        kinds.setdefault("frozen/clean", []).append(right[0])
-        kinds.setdefault("frozen/pgd", []).append(np.logical_and.reduce(right))
-        flips.append(_flips(model, setup, seed))
-    tree: dict[str, Any] = {"ball": [norm, eps_key(eps)], "flips": rate(np.stack(flips)).as_dict()}
-    for path, flags in kinds.items():
+        ways = {name: (model, *way) for name, way in orders.items()}
+        ways["frozen"] = frozen, np.arange(len(labels)), setup.batches()
+        flags = {"flips": _flips(model, setup, seed)}
+        for name, (judge, order, batches) in ways.items():
+            right = [_right_in(judge, images, labels, order, batches) for images in sets]
+            flags |= {f"{name}/clean": right[0], f"{name}/pgd": np.logical_and.reduce(right)}
+        return flags
+
+    found = list(spread(of_seed, range(len(models)), setup.images.device))
+    tree: dict[str, Any] = {"ball": [norm, eps_key(eps)]}
+    for path in found[0]:
         *keys, last = path.split("/")
         node = tree
         for key in keys:
             node = node.setdefault(key, {})
-        node[last] = rate(np.stack(flags)).as_dict()
+        node[last] = rate(np.stack([flags[path] for flags in found])).as_dict()
     return tree
 
 
