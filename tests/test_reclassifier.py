@@ -470,6 +470,17 @@ def test_a_finished_unit_is_not_computed_again(tuned, splits, tmp_path, monkeypa
     assert first[0] == again[0] and all(np.array_equal(first[1][key], again[1][key]) for key in first[1])
 
 
+def test_no_number_depends_on_how_many_processes_there_are(tuned, splits, tmp_path, threads):
+    """Of what stands beside the units: the adaptive attack, dependence on the batch, checks."""
+    told = []
+    for count in (2, 1):
+        threads(count)
+        options = check(ReclassifierAttack, {**ATTACK, "seeds": 2}, "x")
+        told.append(attack_reclassifier(tuned.checkpoint, splits.test, options, Store(tmp_path), CPU))
+    (numbers, arrays), (again, others) = told
+    assert numbers == again and all(np.array_equal(arrays[key], others[key]) for key in arrays)
+
+
 def test_expectation_over_batches_of_a_batch_free_model_is_that_model(tuned, splits):
     images = torch.from_numpy(splits.test.images[:30]).float() / 255
     model = plug_in(tuned.checkpoint, 0)
